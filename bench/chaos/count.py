@@ -69,7 +69,7 @@ def count(home: Home, figures: Figures) -> None:
     )
     figures.at_risk_unanswered = home.read("SELECT count(*) FROM chaos_unknown")[0][0]
     for phone in home.twin.phones.values():
-        ids = [card.apns_id for card in phone.cards]
+        ids = [card.push_id for card in phone.cards]
         figures.shown_twice += len(ids) - len(set(ids))
     _judge(figures)
 

@@ -115,10 +115,10 @@ class DemoEnvironment:
         self._system.revocations.add(self._system.registry.admit(app, registration).moved)
 
     def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
-        self._reporter.add(card.apns_id, "displayed")
+        self._reporter.add(card.push_id, "displayed")
 
     def _note_opened(self, _phone: "Phone", card: "Card") -> None:
-        self._reporter.add(card.apns_id, "opened")
+        self._reporter.add(card.push_id, "opened")
 
     def _name_of_app(self, app_id: str) -> str | None:
         return next((app.name for app in self._system.apps.list() if app.id == app_id), None)

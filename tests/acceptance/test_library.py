@@ -76,7 +76,7 @@ def test_what_comes_back_is_what_the_readme_says(
     (delivery,) = response.deliveries
     assert isinstance(delivery, Delivery)
     assert (delivery.state, delivery.reason) == ("sent", None)
-    assert handbell_phone.cards[0].apns_id == delivery.apns_id
+    assert handbell_phone.cards[0].push_id == delivery.apns_id
 
 
 def test_the_fixtures_work_as_the_readme_shows(pytester: pytest.Pytester) -> None:

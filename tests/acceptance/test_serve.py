@@ -182,7 +182,7 @@ def test_what_got_a_yes_before_a_kill_is_delivered_once(
     assert [one for one, name in names.items() if shown.get(name, 0) < 1] == []
     repeated = {one for one, name in names.items() if shown[name] > 1}
     assert repeated <= {one for one, [made] in deliveries.items() if made.state != "sent"}
-    cards = Counter(card.apns_id for card in handbell_phone.cards)
+    cards = Counter(card.push_id for card in handbell_phone.cards)
     assert set(cards.values()) == {1}
     system.database.close()
 

@@ -99,7 +99,7 @@ def test_an_alert_arrives(twin: RunningTwin, phone: Phone) -> None:
     result = push(twin, phone.token, priority=10, time_to_live=60, collapse_key="order-42")
     assert result.is_successful
     shown = twin.phone(phone.id)
-    assert [(card.id, card.apns_id) for card in shown.cards] == [
+    assert [(card.id, card.push_id) for card in shown.cards] == [
         ("order-42", result.notification_id)
     ]
     assert (shown.cards[0].title, shown.badge) == ("Hello", 1)

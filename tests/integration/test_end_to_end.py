@@ -34,7 +34,7 @@ def test_a_person_is_reached_on_every_device(stage: "Stage") -> None:
     phones = [stage.add_phone(MAIL), stage.add_phone(MAIL, side="development")]
     response = asyncio.run(stage.send(MAIL, body="There"))
     assert (response.success, response.warnings, response.errors) == (True, (), ())
-    shown = {stage.twin.phone(phone.id).cards[0].apns_id for phone in phones}
+    shown = {stage.twin.phone(phone.id).cards[0].push_id for phone in phones}
     assert shown == {delivery.apns_id for delivery in response.deliveries}
     assert {delivery.state for delivery in response.deliveries} == {"sent"}
 

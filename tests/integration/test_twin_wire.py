@@ -236,9 +236,9 @@ def test_a_push_is_accepted_with_an_empty_body(
     assert (reply.status, reply.body) == (200, b"")
     assert set(reply.headers) == {":status", "date", "apns-id"}
     card = twin.phone(phone.id).cards[0]
-    assert (card.body, card.apns_id) == ("Hello", reply.headers["apns-id"])
-    assert twin.shown(phone.token) == {card.apns_id: 1}
-    assert twin.accepted_of(phone.token) == {card.apns_id: 1}
+    assert (card.body, card.push_id) == ("Hello", reply.headers["apns-id"])
+    assert twin.shown(phone.token) == {card.push_id: 1}
+    assert twin.accepted_of(phone.token) == {card.push_id: 1}
 
 
 def test_the_development_side_adds_a_unique_id_and_has_its_own_tokens(

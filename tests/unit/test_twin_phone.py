@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.twin.phone import MAX_CARDS, Arrival, Phone, Push, arrive, switch
+from handbell.twin.apns.phone import Push, arrive, deliver_stored
+from handbell.twin.phone import MAX_CARDS, Arrival, Phone
 
 NOW = 1_800_000_000.0
 PHONE = Phone(
@@ -40,9 +41,13 @@ def alert(text: str, **details: Any) -> Push:
     return push({"aps": {"alert": text}}, **details)
 
 
-def shown(arrival: Arrival | None) -> list[str]:
+def stored(phone: Phone) -> list[Push]:
+    """Return what APNs keeps for the phone."""
+    return [item for item in phone.stored if isinstance(item, Push)]
+
+
+def shown(arrival: Arrival) -> list[str]:
     """Return the bodies of the cards on the phone."""
-    assert arrival is not None
     return [card.body for card in arrival.phone.cards]
 
 
@@ -63,7 +68,7 @@ def test_a_full_payload_becomes_a_card() -> None:
     assert card is not None
     assert card.to_dict() == {
         "id": "id-1",
-        "apns_id": "id-1",
+        "push_id": "id-1",
         "title": "Order",
         "subtitle": "No 42",
         "body": "On its way",
@@ -76,6 +81,12 @@ def test_a_full_payload_becomes_a_card() -> None:
         "shown_at": int(NOW * 1000),
         "opened_at": None,
         "replaced": 0,
+        "channel": None,
+        "color": None,
+        "icon": None,
+        "actions": (),
+        "count": None,
+        "is_sticky": False,
     }
 
 
@@ -130,7 +141,7 @@ def test_a_collapse_id_replaces_and_moves_to_the_top() -> None:
     arrival = arrive(phone, alert("2:0", collapse_id="score", apns_id="id-3"), NOW)
     assert shown(arrival) == ["2:0", "other"]
     assert arrival.card is not None
-    assert (arrival.card.id, arrival.card.apns_id) == ("score", "id-3")
+    assert (arrival.card.id, arrival.card.push_id) == ("score", "id-3")
     assert (arrival.card.replaced, arrival.card.opened_at) == (1, None)
 
 
@@ -156,17 +167,15 @@ def test_a_phone_that_is_off_gets_the_newest_when_it_comes_back() -> None:
     second = arrive(first.phone, alert("new"), NOW + 1)
     assert (first.what, second.what) == ("stored", "stored")
     assert second.phone.to_dict()["waiting"] == 1
-    arrival = switch(second.phone, is_on=True, now=NOW + 60)
-    assert shown(arrival) == ["new"]
-    assert arrival is not None
-    assert (arrival.phone.is_on, arrival.phone.stored) == (True, None)
+    assert [item.payload for item in stored(second.phone)] == [alert("new").payload]
+    assert shown(deliver_stored(PHONE, stored(second.phone)[0], NOW + 60)) == ["new"]
 
 
 @pytest.mark.parametrize("expires_at", [0, int(NOW) - 1])
 def test_what_may_not_be_stored_is_discarded(expires_at: int) -> None:
     """apns-expiration 0 is one attempt, and the past is past."""
     arrival = arrive(OFF, alert("x", expires_at=expires_at), NOW)
-    assert (arrival.what, arrival.phone.stored) == ("discarded", None)
+    assert (arrival.what, arrival.phone.stored) == ("discarded", ())
 
 
 @pytest.mark.parametrize(
@@ -181,15 +190,8 @@ def test_what_may_not_be_stored_is_discarded(expires_at: int) -> None:
 def test_stored_pushes_expire(expires_at: int | None, back_after: int, what: str) -> None:
     """A stored push is delivered until its expiration, without one for 30 days."""
     phone = arrive(OFF, alert("x", expires_at=expires_at), NOW).phone
-    arrival = switch(phone, is_on=True, now=NOW + back_after)
-    assert arrival is not None
-    assert arrival.what == what
-
-
-def test_nothing_is_shown_by_switching_off_or_with_nothing_stored() -> None:
-    """A phone that goes off, or has nothing waiting, gets nothing."""
-    assert switch(PHONE, is_on=False, now=NOW) is None
-    assert switch(OFF, is_on=True, now=NOW) is None
+    (kept,) = stored(phone)
+    assert deliver_stored(replace(phone, is_on=True), kept, NOW + back_after).what == what
 
 
 def test_opening_counts_once_and_dismissing_removes() -> None:

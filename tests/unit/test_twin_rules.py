@@ -13,10 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS, PushType
+from handbell.twin.apns.phone import Push
+from handbell.twin.apns.provider_token import Key
+from handbell.twin.apns.rules import (
+    TOKEN_KINDS,
+    ClientConnection,
+    Device,
+    Request,
+    RuleRefusal,
+    judge,
+)
 from handbell.twin.certificates import ClientCertificate
-from handbell.twin.phone import Push
-from handbell.twin.provider_token import Key, describe_authorization
-from handbell.twin.rules import TOKEN_KINDS, ClientConnection, Device, Request, RuleRefusal, judge
+from handbell.twin.web_token import describe_authorization
 
 NOW = 1_800_000_000
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"

@@ -124,7 +124,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> D
     until = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < until:
         for card in twin.phone(phone).cards:
-            if card.apns_id == delivery.apns_id:
+            if card.push_id == delivery.apns_id:
                 # The twin records a request when it is complete, a moment after the card is shown.
                 accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
                 return DemoResult(delivery=delivery, card=card, accepted_at=accepted_at)
@@ -135,7 +135,7 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> D
 
 
 def _accepted_at(twin: "RunningTwin", delivery: "Delivery") -> int:
-    return next(request.at for request in twin.requests if request.apns_id == delivery.apns_id)
+    return next(request.at for request in twin.requests if request.push_id == delivery.apns_id)
 
 
 def _tell(shown: DemoResult, app_name: str, *, as_json: bool) -> None:

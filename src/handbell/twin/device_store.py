@@ -1,14 +1,23 @@
 """The virtual phones of a twin, and the current or former owner of each device token."""
 
-import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from handbell.errors import TwinError
 
-from . import rules
 from .phone import Phone
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Whose token it is or was; ``gone_at`` (UNIX ms) is set once its app was uninstalled.
+
+    ``phone`` is as it was when it got the token: its service, side, app and kind hold.
+    """
+
+    phone: Phone
+    gone_at: int | None = None
 
 
 class DeviceStore:
@@ -16,7 +25,7 @@ class DeviceStore:
 
     def __init__(self) -> None:
         self._phones: dict[str, Phone] = {}
-        self._devices: dict[str, tuple[rules.Device, str]] = {}
+        self._devices: dict[str, Device] = {}
 
     @property
     def phones(self) -> Mapping[str, Phone]:
@@ -31,33 +40,27 @@ class DeviceStore:
 
     def of_token(self, token: str) -> Phone:
         """Return the phone whose app has this token."""
-        _, phone_id = self._devices[token]
-        return self._phones[phone_id]
+        return self._phones[self._devices[token].phone.id]
 
     def id_of_token(self, token: str) -> str | None:
         """Return the id of the phone that has or had the token; None for an unknown one."""
-        _, phone_id = self._devices.get(token, (None, None))
-        return phone_id
+        device = self._devices.get(token)
+        return None if device is None else device.phone.id
 
-    def device(self, token: str) -> rules.Device | None:
+    def device(self, token: str) -> Device | None:
         """Return the device of a token."""
-        device, _ = self._devices.get(token, (None, None))
-        return device
+        return self._devices.get(token)
 
-    def free_token(self, token: str | None, digits: int) -> str:
-        """Return a token for a new phone: the given one, or a random one of ``digits`` hex digits.
-
-        Raises TwinError when another phone has it.
-        """
-        made = token.lower() if token else secrets.token_hex(digits // 2)
-        device = self.device(made)
+    def check_free(self, token: str) -> str:
+        """Return a token for a new phone; raises TwinError when another phone has it."""
+        device = self.device(token)
         if device is not None and device.gone_at is None:
             raise TwinError("Another phone has this token already", fix="Leave it out")
-        return made
+        return token
 
     def add(self, phone: Phone) -> None:
         """Add a new phone; its token belongs to it from now on."""
-        self._devices[phone.token] = (_device_of(phone), phone.id)
+        self._devices[phone.token] = Device(phone)
         self._phones[phone.id] = phone
 
     def put(self, phone: Phone) -> None:
@@ -69,29 +72,18 @@ class DeviceStore:
 
         Returns the phone, or None when no phone has the token.
         """
-        _, phone_id = self._devices.get(token, (None, ""))
-        phone = self._phones.get(phone_id)
+        device = self._devices.get(token)
+        phone = None if device is None else self._phones.get(device.phone.id)
         if phone is None or phone.token != token or phone.is_gone:
             return None
-        self._devices[token] = (replace(_device_of(phone), gone_at=at), phone_id)
-        self._phones[phone_id] = phone.lose_app()
-        return self._phones[phone_id]
+        self._devices[token] = Device(phone, at)
+        self._phones[phone.id] = phone.lose_app()
+        return self._phones[phone.id]
 
     def remove(self, phone_id: str, at: int) -> Phone | None:
         """Remove a phone and return it; its token is gone since ``at`` (UNIX milliseconds)."""
         gone = self._phones.pop(phone_id, None)
         if gone is not None:
-            device, _ = self._devices[gone.token]
-            since = device.gone_at or at
-            self._devices[gone.token] = (replace(_device_of(gone), gone_at=since), gone.id)
+            device = self._devices[gone.token]
+            self._devices[gone.token] = replace(device, gone_at=device.gone_at or at)
         return gone
-
-
-def _device_of(phone: Phone) -> rules.Device:
-    return rules.Device(
-        token=phone.token,
-        side=phone.side,
-        team_id=phone.team_id,
-        bundle_id=phone.bundle_id,
-        kind=phone.kind,
-    )

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,7 +23,11 @@ _CONNECT_SECONDS: Final = 0.5
 class Address:
     """The addresses of one running twin, the file with its authority, and its process id.
 
-    ``page_token`` opens a guarded page; only this user can read it from the file.
+    ``production_url`` and ``development_url`` are Apple's sides, ``fcm_url`` is Google's, with the
+    token endpoint ``oauth_url``; ``webpush_url`` is the origin of browsers' endpoints and
+    ``webpush_socket_url`` what a browser connects to. An empty one is a side that the twin does not
+    have, as one of an earlier version. ``page_token`` opens a guarded page; only this user can read
+    it from the file.
     """
 
     production_url: str
@@ -32,6 +36,10 @@ class Address:
     ca_file: str
     pid: int
     page_token: str = field(default="", repr=False)
+    fcm_url: str = ""
+    oauth_url: str = ""
+    webpush_url: str = ""
+    webpush_socket_url: str = ""
 
     @property
     def page_link(self) -> str:
@@ -85,8 +93,11 @@ def read_address(folder: Path) -> Address | None:
 
 
 def _read(folder: Path) -> Address | None:
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Address(**json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        written = json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))
+        # A later version's twin may have written more.
+        known = {item.name for item in fields(Address)}
+        return Address(**{name: value for name, value in written.items() if name in known})
     return None
 
 

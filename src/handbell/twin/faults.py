@@ -13,6 +13,8 @@ from handbell._text import nearest
 from handbell.errors import TwinError
 from handbell.gateways.apns.protocol import REASONS
 
+from .sides import SERVICE_OF_SIDE
+
 KINDS: Final = {
     "answer": "answers with a status and a reason",
     "cut-answer": "begins an answer with a status and a reason, and ends the stream amid its body",
@@ -26,7 +28,6 @@ KINDS: Final = {
 }
 """Every kind of fault, and its effect."""
 
-_SIDES: Final = ("production", "development")
 ANSWERING: Final = ("answer", "cut-answer")
 _UNKNOWN_ENDS: Final = ("silence", "reset", "cut")
 _MAX_COUNT: Final = 1_000_000
@@ -256,6 +257,6 @@ def _token(posted: Mapping[str, Any]) -> str | None:
 
 def _side(posted: Mapping[str, Any]) -> str | None:
     value = _text(posted, "side")
-    if value not in (None, *_SIDES):
-        raise TwinError(f"The twin has no side {value!r}", fix=f"Use {' or '.join(_SIDES)}")
+    if value is not None and value not in SERVICE_OF_SIDE:
+        raise TwinError(f"The twin has no side {value!r}", fix=f"Use {', '.join(SERVICE_OF_SIDE)}")
     return value

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from handbell.gateways.apns.protocol import AUTHORIZATION
-
 from .faults import Fault
 from .phone import Phone
-from .provider_token import describe_authorization
-from .rules import Request
+from .web_token import describe_authorization
+from .wire.exchange import Request
 
 MAX_REQUESTS: Final = 1000
 """The number of requests that the twin remembers."""
 
+_AUTHORIZATION: Final = "authorization"
 _MAX_TALLIED: Final = 200_000
 _MAX_MISSED_EVENTS: Final = 2000
 
@@ -26,8 +25,11 @@ _MAX_MISSED_EVENTS: Final = 2000
 class ReceivedRequest:
     """A received request and its result.
 
-    ``status`` is the answer's, None when a fault suppressed it; ``verdict`` is one plain sentence;
-    ``what`` is ``shown``, ``silent``, ``stored``, ``refused``, ``discarded`` or ``fault``.
+    ``side`` is where it came in, ``token`` the address that it names, and ``push_id`` the id by
+    which its sender knows it: ``apns-id``, or FCM's message name. ``status`` is the answer's, None
+    when a fault suppressed it; ``verdict`` is one plain sentence; ``what`` is ``shown``,
+    ``silent``, ``stored``, ``refused``, ``discarded``, ``fault``, ``checked`` (not delivered, as
+    was asked for) or ``token`` (an access token was issued).
     """
 
     id: str
@@ -36,24 +38,20 @@ class ReceivedRequest:
     phone_id: str | None
     status: int | None
     reason: str | None
-    apns_id: str | None
-    unique_id: str | None
+    push_id: str | None
     verdict: str
     what: str
     fault: str | None
     request: Request
-
-    @property
-    def token(self) -> str:
-        """Return the device token in the path, empty when there was none."""
-        return self.request.device_token or ""
+    token: str = ""
+    unique_id: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the headers by name; the provider token without its signature."""
+        """Return the headers by name; what proves the sender is not shown."""
         shown = dict(self.request.headers)
-        if AUTHORIZATION in shown:
-            shown[AUTHORIZATION] = describe_authorization(shown[AUTHORIZATION])
+        if _AUTHORIZATION in shown:
+            shown[_AUTHORIZATION] = describe_authorization(shown[_AUTHORIZATION])
         return shown
 
     @property
@@ -74,8 +72,9 @@ class ReceivedRequest:
             "token": self.token,
             "status": self.status,
             "reason": self.reason,
-            "apns_id": self.apns_id,
+            "push_id": self.push_id,
             "unique_id": self.unique_id,
+            "path": self.request.path,
             "headers": self.headers,
             "payload": self.payload,
             "size": self.request.size,
@@ -173,20 +172,20 @@ class History:
 
 
 class PushCounts:
-    """Counts by token and ``apns-id``, bounded: the oldest tokens are dropped first."""
+    """Counts by token and push id, bounded: the oldest tokens are dropped first."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
         self._size = 0
 
-    def add(self, token: str, apns_id: str) -> None:
+    def add(self, token: str, push_id: str) -> None:
         """Count one."""
-        self._counts.setdefault(token, Counter())[apns_id] += 1
+        self._counts.setdefault(token, Counter())[push_id] += 1
         self._size += 1
         if self._size > _MAX_TALLIED:
             oldest = self._counts.pop(next(iter(self._counts)))
             self._size -= oldest.total()
 
     def of(self, token: str) -> dict[str, int]:
-        """Return the counts of a token by ``apns-id``."""
-        return dict(self._counts.get(token.lower(), {}))
+        """Return the counts of a token by push id; of hex digits the case does not matter."""
+        return dict(self._counts.get(token) or self._counts.get(token.lower()) or {})

@@ -1,7 +1,6 @@
 """The state of a twin: keys, apps, phones and received requests. It opens no socket."""
 
 import hmac
-import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -9,27 +8,26 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from handbell.errors import CredentialError, HandbellError, TwinError
+from handbell.errors import HandbellError, TwinError
 
-from . import rules
+from .apns import rules
+from .apns.known import ApnsKnown
+from .apns.provider_token import Key
+from .apns.request_handler import ApnsSide, RequestHandler
 from .device_store import DeviceStore
 from .discovery import Address
 from .faults import Fault, FaultPlan
 from .history import History, IdEvent, ReceivedRequest, Subscription
 from .hooks import TwinHooks, call
-from .phone import Card, Phone, switch
-from .provider_token import Key, read_public_key
-from .request_handler import RequestHandler
+from .phone import Card, Phone
+from .reception import Reception
+from .sides import APNS_SIDES, check_side
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
 """The default app of a phone while the twin knows no app."""
 
 _MAX_NAME: Final = 200
-
-SIDES: Final = ("production", "development")
 _TOKEN_DIGITS: Final = 64
-
-logger = logging.getLogger(__name__)
 
 
 class TwinState:
@@ -41,7 +39,6 @@ class TwinState:
     def __init__(self, *, hooks: TwinHooks | None, now: Callable[[], float]) -> None:
         self._hooks = TwinHooks() if hooks is None else hooks
         self._now = now
-        self._keys: dict[tuple[str, str], Key] = {}
         self._apps: dict[str, str] = {}
         self._device_store = DeviceStore()
         self._history = History()
@@ -49,13 +46,16 @@ class TwinState:
         self._page_token = secrets.token_urlsafe(16)
         self.faults = FaultPlan(self._on_fault)
         self.links: dict[str, str] = {}
-        self._handler = RequestHandler(
-            self,
-            self._device_store,
-            faults=self.faults,
-            history=self._history,
-            on_displayed=self._hooks.on_displayed,
+        self._reception = Reception(
+            self._device_store, self._history, on_displayed=self._hooks.on_displayed, now=now
         )
+        self._apns = ApnsKnown(
+            self._device_store, self._apps, find_key=self._hooks.find_key, now=now
+        )
+        self._apns_handler = RequestHandler(self._apns, self._reception, faults=self.faults)
+
+    def _apns_sides(self) -> list[ApnsSide]:
+        return [ApnsSide(name, self._apns_handler) for name in APNS_SIDES]
 
     @property
     def address(self) -> Address:
@@ -75,7 +75,7 @@ class TwinState:
     @property
     def keys(self) -> Mapping[tuple[str, str], Key]:
         """Return the known keys, by team id and key id."""
-        return MappingProxyType(self._keys)
+        return self._apns.keys
 
     @property
     def apps(self) -> Mapping[str, str]:
@@ -95,19 +95,11 @@ class TwinState:
         ``environment`` limits it to ``production`` or ``development``, ``topics`` to those apps.
         Raises CredentialError when it is not a P-256 key.
         """
-        if environment is not None:
-            check_side(environment)
-        self._keys[team_id, key_id] = Key(
-            team_id=team_id,
-            key_id=key_id,
-            public_key=read_public_key(key_pem, key_id),
-            environment=environment,
-            topics=None if topics is None else frozenset(topics),
-        )
+        self._apns.add_key(team_id, key_id, key_pem, environment, topics)
 
     def remove_key(self, team_id: str, key_id: str) -> None:
         """Revoke a key: its tokens are an ``InvalidProviderToken`` from now on."""
-        self._keys.pop((team_id, key_id), None)
+        self._apns.remove_key(team_id, key_id)
 
     def add_app(self, app_id: str, name: str) -> None:
         """Add an app, ``TEAM123456.com.sample.myapp``, so that phones can have it."""
@@ -165,7 +157,9 @@ class TwinState:
             app=app,
             app_name=self._apps[app],
             side=side,
-            token=self._device_store.free_token(token, token_digits),
+            token=self._device_store.check_free(
+                token.lower() if token else secrets.token_hex(token_digits // 2)
+            ),
             kind=kind,
             is_on=is_on,
         )
@@ -185,10 +179,9 @@ class TwinState:
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
         """Turn a phone on or off and return it; when turned on, it gets its stored pushes."""
         former = self.phone(_id(phone))
-        arrival = switch(former, is_on=is_on, now=self._now())
-        self._change(arrival.phone if arrival else replace(former, is_on=is_on))
-        if arrival and former.stored:
-            self._handler.show(arrival, former.stored)
+        self._change(replace(former, is_on=is_on, stored=() if is_on else former.stored))
+        for push in former.stored if is_on else ():
+            self._apns_handler.deliver_stored(self.phone(former.id), push)
         return self.phone(former.id)
 
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
@@ -205,7 +198,7 @@ class TwinState:
         former = self.phone(_id(phone))
         opened = replace(former, badge=None, is_gone=False)
         if former.is_gone:
-            opened = replace(opened, token=self._device_store.free_token(None, len(former.token)))
+            opened = replace(opened, token=secrets.token_hex(len(former.token) // 2))
         call(self._hooks.on_phone, opened, passes=(HandbellError,))
         if former.is_gone:
             self._device_store.add(opened)
@@ -244,18 +237,18 @@ class TwinState:
     @property
     def accepted(self) -> int:
         """Return how many pushes were accepted since the start."""
-        return self._handler.total
+        return self._reception.total
 
     def accepted_of(self, token: str) -> dict[str, int]:
-        """Return how often each ``apns-id`` was accepted for the token."""
-        return self._handler.accepted.of(token)
+        """Return how often each push, by its id, was accepted for the token."""
+        return self._reception.accepted.of(token)
 
     def shown(self, token: str) -> dict[str, int]:
-        """Return how often each ``apns-id`` was shown on the phone of the token.
+        """Return how often each push, by its id, was shown on the phone of the token.
 
         Replacing an older card with the same collapse id counts too.
         """
-        return self._handler.shown.of(token)
+        return self._reception.shown.of(token)
 
     def listen(self) -> AbstractContextManager[Subscription]:
         """Yield a listener that receives every change while the block runs."""
@@ -263,32 +256,6 @@ class TwinState:
 
     def _on_fault(self, name: str, fault: Fault) -> None:
         self._history.publish(name, fault if name == "fault" else IdEvent(fault.id))
-
-    # Queries of the rules
-
-    def now(self) -> float:
-        """Return the time by the twin's clock, in UNIX seconds."""
-        return self._now()
-
-    def find_key(self, team_id: str, key_id: str) -> Key | None:
-        """Return the key, from the ``find_key`` hook if it is not known yet."""
-        if (team_id, key_id) not in self._keys:
-            pem = call(self._hooks.find_key, team_id, key_id)
-            if isinstance(pem, str | bytes):
-                try:
-                    self.add_key(team_id, key_id, pem)
-                except CredentialError as error:
-                    logger.warning("Could not use the key from the find_key hook: %s", error)
-        return self._keys.get((team_id, key_id))
-
-    def find_device(self, token: str) -> rules.Device | None:
-        """Return a device token's state."""
-        return self._device_store.device(token)
-
-    def owns_topic(self, team_id: str, bundle_id: str) -> bool:
-        """Return whether the team may push to the app; True for an unknown app."""
-        owners = {app.partition(".")[0] for app in self._apps if app.partition(".")[2] == bundle_id}
-        return not owners or team_id in owners
 
 
 def _id(phone: Phone | str) -> str:
@@ -304,9 +271,3 @@ def _card(phone: Phone, card_id: str) -> Card:
 
 def _short(text: str | None) -> str | None:
     return text[:_MAX_NAME] if text else None
-
-
-def check_side(side: str) -> None:
-    """Raise TwinError for an unknown side."""
-    if side not in SIDES:
-        raise TwinError(f"The twin has no side {side!r}", fix=f"Use {' or '.join(SIDES)}")

@@ -25,13 +25,15 @@ from urllib.parse import urlsplit
 from handbell._thread_pool import in_thread
 from handbell.errors import TwinError
 
-from .apns_server import IDLE_SECONDS, ApnsServer
 from .certificates import Authority
 from .discovery import Address, remove_address, write_address
 from .hooks import TwinHooks
 from .page_server import PageServer
 from .ports import bind, check_host
-from .state import SIDES, TwinState, check_side
+from .sides import check_side
+from .state import TwinState
+from .wire.server import WireServer
+from .wire.side import IDLE_SECONDS
 
 
 class Twin(TwinState):
@@ -73,8 +75,8 @@ class Twin(TwinState):
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
             context = authority.server_context()
             sides = [
-                ApnsServer(side, self._handler.handle, context, idle_seconds=self._idle_seconds)
-                for side in SIDES
+                WireServer(side, context, idle_seconds=self._idle_seconds)
+                for side in self._apns_sides()
             ]
             page = PageServer(self, bound[2])
             self._running = _Running(authority, sides, page)
@@ -188,5 +190,5 @@ class Twin(TwinState):
 @dataclass(frozen=True, slots=True)
 class _Running:
     authority: Authority
-    sides: list[ApnsServer]
+    sides: list[WireServer]
     page: PageServer

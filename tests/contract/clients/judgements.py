@@ -175,7 +175,7 @@ class Judgements:
         assert verdict.status == 200
         assert not self.tells_ids or verdict.apns_id == apns_id
         (card,) = stage.twin.phone(phone.id).cards
-        assert (card.id, card.apns_id, card.title) == ("order", apns_id, "Hello")
+        assert (card.id, card.push_id, card.title) == ("order", apns_id, "Hello")
         assert card.body == "Grüße 👋"
         headers = stage.twin.requests[0].headers
         assert (headers["apns-priority"], headers["apns-expiration"]) == ("5", later)

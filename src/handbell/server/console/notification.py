@@ -207,5 +207,5 @@ def _showing(phones: Iterable[VirtualPhone], deliveries: Iterable[Delivery]) -> 
     """Return the first phone that shows one of the deliveries."""
     brought = {delivery.apns_id for delivery in deliveries}
     return next(
-        (phone for phone in phones if any(card.apns_id in brought for card in phone.cards)), None
+        (phone for phone in phones if any(card.push_id in brought for card in phone.cards)), None
     )

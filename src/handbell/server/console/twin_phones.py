@@ -26,7 +26,7 @@ class VirtualCard:
     """A notification on a virtual phone; instants are UNIX milliseconds."""
 
     id: str
-    apns_id: str
+    push_id: str
     title: str
     subtitle: str
     body: str

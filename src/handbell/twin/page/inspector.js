@@ -177,7 +177,7 @@ function answerFacts(request) {
   return [
     ["status", request.status === null ? "none: the answer was lost" : String(request.status)],
     ["reason", request.reason],
-    ["apns-id", request.apns_id],
+    [request.headers["apns-topic"] || request.path.startsWith("/3/") ? "apns-id" : "message", request.push_id],
     ["apns-unique-id", request.unique_id],
     ["side", request.side],
     ["device token", request.token],

@@ -1,17 +1,13 @@
-"""The APNs server of one environment: TLS, HTTP/2, and the injected faults.
+"""One HTTP/2 connection, and the injected faults, frame by frame.
 
-Built on ``h2``, so that faults can be injected frame by frame. It knows none of Apple's rules:
-complete requests go to ``handle``, and its answers are sent.
+Built on ``h2``, so that faults can be injected. It knows no rule of a push service: complete
+requests go to the side, and its answers are sent.
 """
 
 import asyncio
-import contextlib
-import json
 import logging
-import socket
-import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from h2.config import H2Configuration
@@ -32,110 +28,22 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, PingFrame
 
-from .certificates import read_client_certificate
-from .faults import Fault
-from .responses import TwinExchange, TwinResponse
-from .rules import ClientConnection, Request
+from handbell.twin.faults import Fault
 
-FIRST_STREAMS: Final = 1
-"""Concurrent streams until a valid provider token was posted (sending-notification-requests)."""
-STREAMS: Final = 1000
-"""Concurrent streams from then on; Apple states no number, 1000 is what clients have observed."""
-IDLE_SECONDS: Final = 3600.0
-"""Idle time after which GOAWAY ``IdleTimeout`` is sent. Apple states no time; our choice."""
+from .exchange import Request, TwinResponse
+from .side import Port
 
-_KEPT_BODY_BYTES: Final = 16_384
-_MAX_BODY_BYTES: Final = 1_048_576
-_HANDSHAKE_SECONDS: Final = 10.0
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+KEPT_BODY_BYTES: Final = 65_536
+MAX_BODY_BYTES: Final = 1_048_576
+
 _CLOSING_SECONDS: Final = 1.0
 """How long a client may take to read pending data before the connection is closed."""
 _LAST_PING: Final = b"lastread"
 _LAST_PING_ACK: Final = PingFrame(opaque_data=_LAST_PING, flags=["ACK"]).serialize()
 _WINDOW_BYTES: Final = 1_048_576
-_ALPN: Final = "h2"
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 logger = logging.getLogger(__name__)
-
-
-Handle = Callable[[Request, ClientConnection], tuple[TwinExchange, ClientConnection]]
-
-
-class ApnsServer:
-    """The server of one side, ``production`` or ``development``, on a bound socket.
-
-    ``opened`` counts the connections since the start; ``is_away`` means that none is accepted.
-    """
-
-    def __init__(
-        self,
-        side: str,
-        handle: Handle,
-        context: ssl.SSLContext,
-        *,
-        idle_seconds: float = IDLE_SECONDS,
-    ) -> None:
-        self.side = side
-        self.opened = 0
-        self.handle = handle
-        self.idle_seconds = idle_seconds
-        self._context = context
-        self._server: asyncio.Server | None = None
-        self._connections: set[_ConnectionProtocol] = set()
-        self.is_away = False
-        self._is_empty = asyncio.Event()
-        self._is_empty.set()
-
-    @property
-    def connections(self) -> int:
-        """Return the number of open connections."""
-        return len(self._connections)
-
-    async def start(self, bound: socket.socket) -> None:
-        """Accept connections from now on."""
-        self.is_away = False
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _ConnectionProtocol(self),
-            sock=bound,
-            ssl=self._context,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=_CLOSING_SECONDS,
-        )
-
-    async def stop(self) -> None:
-        """Send GOAWAY on every connection, let requests in progress finish briefly, and close."""
-        if self._server is None:
-            return
-        self._server.close()
-        for connection in list(self._connections):
-            connection.shut_down()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._is_empty.wait(), _CLOSING_SECONDS)
-        for connection in list(self._connections):
-            connection.abort()
-        await self._server.wait_closed()
-
-    async def leave(self) -> None:
-        """Cut every connection and free the port: new connections are refused."""
-        if self._server is None:
-            return
-        self.is_away = True
-        self._server.close()
-        for connection in list(self._connections):
-            connection.abort()
-        await self._server.wait_closed()
-
-    def add(self, connection: "_ConnectionProtocol") -> None:
-        """Add an open connection."""
-        self.opened += 1
-        self._connections.add(connection)
-        self._is_empty.clear()
-
-    def discard(self, connection: "_ConnectionProtocol") -> None:
-        """Remove a closed connection."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._is_empty.set()
 
 
 class _H2(H2Connection):
@@ -170,29 +78,33 @@ class _Stream:
 
     def add(self, data: bytes) -> None:
         self.size += len(data)
-        self.body += data[: max(0, _KEPT_BODY_BYTES - len(self.body))]
+        self.body += data[: max(0, KEPT_BODY_BYTES - len(self.body))]
 
     def request(self) -> Request:
         pseudo = {name: value for name, value in self.headers if name.startswith(":")}
         plain = tuple((name, value) for name, value in self.headers if not name.startswith(":"))
         return Request(
-            pseudo.get(":method", ""), pseudo.get(":path", ""), plain, bytes(self.body), self.size
+            pseudo.get(":method", ""),
+            pseudo.get(":path", ""),
+            plain,
+            bytes(self.body),
+            self.size,
+            pseudo.get(":authority", "") or dict(plain).get("host", ""),
         )
 
 
-class _ConnectionProtocol(asyncio.Protocol):
+class Http2Connection(asyncio.Protocol):
     """One connection. A hostile client can end this connection at worst."""
 
-    def __init__(self, server: ApnsServer) -> None:
+    def __init__(self, server: Port) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._h2 = _H2(H2Configuration(client_side=False, header_encoding=None))
         self._streams: dict[int, _Stream] = {}
         self._timers: set[asyncio.TimerHandle] = set()
-        self._memory = ClientConnection(side=server.side)
-        self._limit = FIRST_STREAMS
-        self._is_greeted = False
-        self._is_widened = False
+        self._memory: Any = None
+        self._limit = 0
+        self._is_limited = False
         self._is_flushing = False
         self._is_closing = self._is_deaf = False
         self._last_stream: int | None = None
@@ -202,28 +114,18 @@ class _ConnectionProtocol(asyncio.Protocol):
     # Connection lifecycle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over an open connection."""
         # uvloop's transports have asyncio.Transport's methods but another base class.
         transport = self._transport = cast("asyncio.Transport", transport)
-        self._server.add(self)
-        if self._server.is_away:  # the handshake took until now
-            self.abort()
-            return
+        side = self._server.side
         session = transport.get_extra_info("ssl_object")
-        der = session.getpeercert(binary_form=True)
-        if der:
-            self._memory = replace(self._memory, certificate=read_client_certificate(der))
-            self._limit, self._is_widened = STREAMS, True
-        if session.selected_alpn_protocol() == _ALPN:
-            self._greet()
+        self._memory = side.connect(session.getpeercert(binary_form=True))
+        self._limit = side.streams(self._memory)
+        self._greet()
         self._watch_idle()
 
     def _greet(self) -> None:
-        """Send the first SETTINGS.
-
-        Apple's servers accept HTTP/2 only, but also without ALPN, as pushy and aioapns connect:
-        such a connection gets SETTINGS after its HTTP/2 preface.
-        """
-        self._is_greeted = True
+        """Send the first SETTINGS."""
         self._h2.local_settings = Settings(
             client=False,
             initial_values={
@@ -236,6 +138,7 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's name
+        """Forget what was pending."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -248,6 +151,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        """Read on."""
         if self._transport is not None:
             self._transport.resume_reading()
 
@@ -285,16 +189,12 @@ class _ConnectionProtocol(asyncio.Protocol):
     # Received frames
 
     def data_received(self, data: bytes) -> None:
+        """Process what the client sent."""
         self._heard_at = self._loop.time()
         if self._is_deaf:
             if _LAST_PING_ACK in data and self._transport is not None:
                 self._transport.close()
             return
-        if not self._is_greeted:
-            if not _PREFACE.startswith(data[: len(_PREFACE)]):
-                self.abort()
-                return
-            self._greet()
         try:
             for event in self._h2.events_of(data):
                 self._on_event(event)
@@ -357,18 +257,19 @@ class _ConnectionProtocol(asyncio.Protocol):
         if stream is None:
             return
         stream.add(event.data)
-        if stream.size > _MAX_BODY_BYTES:
+        if stream.size > MAX_BODY_BYTES:
             self._reset(event.stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
 
     def _on_end(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is None:
             return
-        exchange, self._memory = self._server.handle(stream.request(), self._memory)
+        side = self._server.side
+        exchange, self._memory = side.handle(stream.request(), self._memory)
         stream.body.clear()
-        if self._memory.is_authenticated and not self._is_widened:
-            self._is_widened = True
-            self._set_limit(STREAMS)
+        allowed = side.streams(self._memory)
+        if allowed != self._limit and not self._is_limited:
+            self._set_limit(allowed)
         if exchange.fault is None:
             self._answer(number, exchange.answer)
         else:
@@ -390,7 +291,7 @@ class _ConnectionProtocol(asyncio.Protocol):
             case "refuse-stream":
                 self._reset(number, ErrorCodes.REFUSED_STREAM)
             case "stream-limit":
-                self._is_widened = True
+                self._is_limited = True
                 self._set_limit(fault.limit or 0)
                 self._answer(number, answer)
             case "goaway":
@@ -413,15 +314,12 @@ class _ConnectionProtocol(asyncio.Protocol):
         self._close_when_done()
 
     def _go_away(self, reason: str, last_stream: int) -> None:
-        """Send GOAWAY with the reason as JSON, as Apple does (handling-notification-responses).
-
-        Bypasses ``h2``, which would send nothing after it.
-        """
+        """Send GOAWAY with the reason; it bypasses ``h2``, which would send nothing after it."""
         self._last_stream = max(0, last_stream)
         self._flush()
         frame = GoAwayFrame(
             last_stream_id=self._last_stream,
-            additional_data=json.dumps({"reason": reason}, separators=(",", ":")).encode(),
+            additional_data=self._server.side.farewell(reason),
         )
         if self._transport is not None:
             self._transport.write(frame.serialize())

@@ -11,10 +11,12 @@ from handbell.gateways.apns.protocol import (
     PROVIDER_TOKEN_MAX_AGE_SECONDS,
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
 )
+from handbell.twin.certificates import ClientCertificate
+from handbell.twin.web_token import BadTokenError
+from handbell.twin.wire.exchange import Request
 
-from .certificates import ClientCertificate
-from .provider_token import BadTokenError, Claims, Key
-from .rule_context import ClientConnection, ExpiredError, RefusalError, Request, RuleState
+from .provider_token import Claims, Key
+from .rule_context import ClientConnection, ExpiredError, RefusalError, RuleState
 
 
 def authenticate(

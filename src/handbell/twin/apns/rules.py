@@ -27,6 +27,7 @@ from handbell.gateways.apns.protocol import (
     PUSH_TYPES,
     PushType,
 )
+from handbell.twin.wire.exchange import Request
 
 from .authentication import authenticate
 from .phone import Push
@@ -37,9 +38,9 @@ from .rule_context import (
     Device,
     ExpiredError,
     RefusalError,
-    Request,
     RuleRefusal,
     RuleState,
+    device_token,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Request",
     "RuleRefusal",
     "RuleState",
+    "device_token",
     "judge",
 ]
 
@@ -79,7 +81,7 @@ def _path(request: Request) -> str:
 
     The length of a token is not fixed, so 4 to 256 bytes of hex count as well-formed (our choice).
     """
-    token = request.device_token
+    token = device_token(request)
     is_bare = request.path.rstrip("/") == DEVICE_PATH.rstrip("/")
     if "/" in (token or "") or (token is None and not is_bare):
         raise RefusalError("BadPath", f"The path is not {DEVICE_PATH}<device token>.")

@@ -4,38 +4,16 @@ Source: handling-notification-responses-from-apns.
 """
 
 import json
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final
 from uuid import uuid4
 
 from handbell.gateways.apns.protocol import APNS_ID, APNS_UNIQUE_ID
-
-from .faults import Fault
+from handbell.twin.faults import Fault
+from handbell.twin.wire.exchange import TwinResponse
 
 _OK: Final = 200
 GONE: Final = 410
-
-
-@dataclass(frozen=True, slots=True)
-class TwinResponse:
-    """An HTTP answer: status, headers except ``:status``, body."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header, None when it is absent."""
-        return dict(self.headers).get(name)
-
-
-@dataclass(frozen=True, slots=True)
-class TwinExchange:
-    """The result of a request: the answer, if any, and the fault that affects it."""
-
-    answer: TwinResponse | None
-    fault: Fault | None = None
 
 
 def make_answer(

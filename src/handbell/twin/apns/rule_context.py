@@ -5,8 +5,9 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from handbell.gateways.apns.protocol import DEVICE_PATH, PUSH_TYPES
+from handbell.twin.certificates import ClientCertificate
+from handbell.twin.wire.exchange import Request
 
-from .certificates import ClientCertificate
 from .provider_token import Key
 
 TOKEN_KINDS: Final = MappingProxyType(
@@ -73,26 +74,11 @@ class ClientConnection:
         return self.token is not None or self.certificate is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A received request: header names in lower case, ``size`` of the whole body in bytes."""
-
-    method: str
-    path: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: bytes
-    size: int
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header, None when it is absent or empty."""
-        return next((value for key, value in self.headers if key == name), None) or None
-
-    @property
-    def device_token(self) -> str | None:
-        """Return the token in the path, in lower case, well-formed or not."""
-        if not self.path.startswith(DEVICE_PATH):
-            return None
-        return self.path.removeprefix(DEVICE_PATH).lower() or None
+def device_token(request: Request) -> str | None:
+    """Return the token in the path, in lower case, well-formed or not."""
+    if not request.path.startswith(DEVICE_PATH):
+        return None
+    return request.path.removeprefix(DEVICE_PATH).lower() or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +94,7 @@ class RuleRefusal:
 
 
 class RefusalError(Exception):
-    """A rule's refusal; caught by :func:`~handbell.twin.rules.judge` only."""
+    """A rule's refusal; caught by :func:`~handbell.twin.apns.rules.judge` only."""
 
     def __init__(self, reason: str, why: str, timestamp: int | None = None) -> None:
         super().__init__(reason)

@@ -1,0 +1,1 @@
+"""Apple's side: its rules, answers and the iPhone; sources stand with each rule."""

@@ -1,0 +1,24 @@
+"""The twin's sides: what its ports are called in faults, the history and phones."""
+
+from types import MappingProxyType
+from typing import Final
+
+from handbell.errors import TwinError
+
+APNS_SIDES: Final = ("production", "development")
+SERVICE_OF_SIDE: Final = MappingProxyType(
+    {
+        "production": "apns",
+        "development": "apns",
+        "fcm": "fcm",
+        "oauth": "fcm",
+        "webpush": "webpush",
+    }
+)
+"""The push service of each side; ``oauth`` is where FCM's access tokens come from."""
+
+
+def check_side(side: str) -> None:
+    """Raise TwinError for what is no side of Apple's."""
+    if side not in APNS_SIDES:
+        raise TwinError(f"The twin has no side {side!r}", fix=f"Use {' or '.join(APNS_SIDES)}")
