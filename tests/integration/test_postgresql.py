@@ -1,14 +1,17 @@
 """What only a database server does: it goes away, comes back, refuses, and chooses plans."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from bench.postgresql import PostgresServer
-from sqlalchemy import func, insert, select, text
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import BigInteger, Boolean, LargeBinary, Text, func, insert, select, text
 from tests.postgresql import start_postgresql
 
 from handbell.apps.app import App
@@ -25,9 +28,11 @@ from handbell.errors import (
     StorageError,
 )
 from handbell.settings import Settings
-from handbell.storage.bulk import Columns, Statement, upsert_rows
+from handbell.storage.bulk import Columns, upsert_rows
 from handbell.storage.database import Database
+from handbell.storage.lists import each, rows_of
 from handbell.storage.postgresql import failure
+from handbell.storage.statements import Statement
 from handbell.storage.tables import apps, tallies
 from handbell.system import System
 
@@ -78,6 +83,37 @@ def test_a_key_that_occurs_twice_is_inserted_and_changed(database: Database) -> 
         )
         rows = connection.execute(select(tallies.c.app, tallies.c.sent).order_by(tallies.c.app))
         assert [tuple(row) for row in rows] == [("a", 3), ("b", 2)]
+
+
+_LISTS: Final[tuple[tuple[type[Any], st.SearchStrategy[Any]], ...]] = (
+    (Text, st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))),
+    (BigInteger, st.integers(-(2**63), 2**63 - 1)),
+    (Boolean, st.booleans()),
+    (LargeBinary, st.binary()),
+)
+
+
+@pytest.mark.parametrize(("kind", "values"), _LISTS, ids=[kind.__name__ for kind, _ in _LISTS])
+def test_a_list_arrives_as_it_was(
+    database: Database, kind: type[Any], values: st.SearchStrategy[Any]
+) -> None:
+    """Whatever a list holds, the database reads the same values in the same order."""
+    listed = rows_of("listed", value=kind, place=BigInteger)
+    asked = Statement(select(listed.c.value).order_by(listed.c.place))
+    alone = Statement(select(each("listed", kind).c.value))
+    with database.quick_read() as connection:
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.lists(st.none() | values))
+        @example(["NULL", "null", "", " ", "{}", '"', "\\", "\\n", "\n", "a,b", None, "\x7f"])
+        def check(sent: list[Any]) -> None:
+            if kind is not Text and any(isinstance(one, str) for one in sent):
+                return
+            numbered = [(one, place) for place, one in enumerate(sent)]
+            assert [row[0] for row in asked.rows(connection, listed=numbered)] == sent
+            assert Counter(row[0] for row in alone.rows(connection, listed=sent)) == Counter(sent)
+
+        check()
 
 
 @pytest.mark.parametrize("name", ["nul \x00 in it", "\udcff"])

@@ -16,8 +16,8 @@ from handbell.creation.notification import Notification
 from handbell.creation.template import Template, is_name
 from handbell.errors import UnknownAppError, UnknownTemplateError
 from handbell.fixes import Action, Fix
-from handbell.storage.bulk import Statement
 from handbell.storage.database import Database
+from handbell.storage.statements import Statement
 from handbell.storage.tables import templates
 
 from .app import App

@@ -5,8 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, select, union_all
 
-from handbell.storage.bulk import Query, each, look_up
 from handbell.storage.connections import Quick
+from handbell.storage.lists import each, look_up
+from handbell.storage.statements import Query
 from handbell.storage.tables import sessions, users
 
 from .ownership import CLAIMED, NEWEST_FIRST, PROVEN

@@ -200,7 +200,7 @@ class Database:
         """Yield the driver's own connection, with what :meth:`read` promises.
 
         For hot paths: setting up SQLAlchemy's connection takes longer than the query. What runs on
-        it is of :mod:`~handbell.storage.bulk`.
+        it is of :mod:`~handbell.storage.bulk` or :mod:`~handbell.storage.statements`.
         """
         with self._in_use(), self._driver(is_write=False) as driver:
             yield driver

@@ -21,16 +21,10 @@ from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
-from handbell.storage.bulk import (
-    Columns,
-    Statement,
-    each,
-    insert_new,
-    insert_numbered,
-    insert_rows,
-    look_up,
-)
+from handbell.storage.bulk import Columns, insert_new, insert_numbered, insert_rows
 from handbell.storage.connections import Quick
+from handbell.storage.lists import each, look_up
+from handbell.storage.statements import Statement
 from handbell.storage.tables import (
     ADDRESSED,
     deliveries,

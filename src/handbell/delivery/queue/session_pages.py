@@ -23,7 +23,8 @@ from sqlalchemy import (
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.parts import NO_ZONE, read_zones
 from handbell.registry.session import Environment
-from handbell.storage.bulk import Page, each, in_list
+from handbell.storage.lists import each, in_list
+from handbell.storage.statements import Page
 from handbell.storage.tables import deliveries, sessions
 
 Also = frozenset[str]

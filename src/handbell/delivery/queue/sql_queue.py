@@ -30,8 +30,9 @@ from sqlalchemy import (
 from handbell._chunks import chunks
 from handbell.delivery.policy.parts import ShardPart
 from handbell.delivery.urgency import LEVELS
-from handbell.storage.bulk import Statement, rows_of
 from handbell.storage.database import Database
+from handbell.storage.lists import rows_of
+from handbell.storage.statements import Statement
 from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessions, shards, users
 
 from .due import Due

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, func, select
 
-from handbell.storage.bulk import Statement, each, upsert_rows
+from handbell.storage.bulk import upsert_rows
+from handbell.storage.lists import each
+from handbell.storage.statements import Statement
 from handbell.storage.tables import notifications, tallies
 
 from .outcome_batch import Batch

@@ -11,9 +11,11 @@ from handbell.delivery.events import Event, SessionClosed, SessionQuarantined
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
-from handbell.storage.bulk import Columns, Statement, each, in_list, upsert_rows
+from handbell.storage.bulk import Columns, upsert_rows
 from handbell.storage.database import Database
+from handbell.storage.lists import each, in_list
 from handbell.storage.signals import Kind
+from handbell.storage.statements import Statement
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 
 from .hourly_counts import add_batch
