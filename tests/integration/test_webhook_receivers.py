@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from handbell.delivery.webhooks.call_target import CallResult, Resolve
+from handbell._url_target import Resolve
+from handbell.delivery.webhooks.call_target import CallResult
 from handbell.delivery.webhooks.safe_http import MOST_ANSWER_BYTES, OutboundOptions
 from handbell.twin.certificates import Authority
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.delivery.webhooks.call_target import CallTarget, is_public, resolve
+from handbell._ip import is_public
+from handbell._url_target import resolve
+from handbell.delivery.webhooks.call_target import CallTarget
 from handbell.delivery.webhooks.safe_http import OutboundOptions
 from handbell.errors import WebhookError
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from handbell._proxy import DIRECT, Proxies
+from handbell._url_target import Resolve, resolve
 from handbell._version import __version__
 from handbell.errors import HandbellError
 
-from .call_target import CallResult, CallTarget, Resolve, resolve
+from .call_target import CallResult, CallTarget
 
 MOST_ANSWER_BYTES: Final = 64 * 1024
 CONNECT_SECONDS: Final = 10.0

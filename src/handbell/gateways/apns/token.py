@@ -7,18 +7,13 @@ Source: "Establishing a token-based connection to APNs"
 (https://developer.apple.com/documentation/usernotifications/).
 """
 
-import json
 import math
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Final
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
 from handbell.apps.credentials import AuthKey
 from handbell.clocks import seconds_since_boot
+from handbell.gateways.jose import es256_token
 
 from .protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
 
@@ -26,29 +21,18 @@ GRID_SECONDS: Final = 35 * 60
 """The interval of new tokens: over Apple's 20 minutes, and well under its 60."""
 
 _MARGIN_SECONDS: Final = 60  # leaves time for requests on the wire
-_SCALAR_BYTES: Final = 32
-_ES256: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 
 def provider_token(auth_key: AuthKey, issued_at: int) -> str:
     """Return the provider token (a JWS) of a key for an instant in UNIX seconds.
 
-    The same key and instant give the same text. The signature is JOSE's: r and s, 32 bytes each.
+    The same key and instant give the same text.
     """
-    header = _encoded({"alg": "ES256", "kid": auth_key.key_id})
-    claims = _encoded({"iss": auth_key.team_id, "iat": issued_at})
-    signed = f"{header}.{claims}"
-    r, s = decode_dss_signature(auth_key.private_key.sign(signed.encode("ascii"), _ES256))
-    signature = r.to_bytes(_SCALAR_BYTES, "big") + s.to_bytes(_SCALAR_BYTES, "big")
-    return f"{signed}.{_base64(signature)}"
-
-
-def _encoded(members: dict[str, str | int]) -> str:
-    return _base64(json.dumps(members, separators=(",", ":")).encode("ascii"))
-
-
-def _base64(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return es256_token(
+        auth_key.private_key,
+        {"alg": "ES256", "kid": auth_key.key_id},
+        {"iss": auth_key.team_id, "iat": issued_at},
+    )
 
 
 class ProviderTokens:
