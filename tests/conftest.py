@@ -95,7 +95,7 @@ def open_stage(folder: Path, database_url: str = "") -> Iterator[Stage]:
     with open_system(folder, database_url) as (system, twin):
         named = App.read_id(APP)
         app = system.apps.add(named.team_id, named.bundle_id, name="My App")
-        key = make_key(app.team_id)
+        key = make_key(app.apple.team_id)
         system.apps.add_credential(app, key)
         twin.add_key(key.team_id, key.key_id, key.public_key_pem)
         twin.add_app(app.id, app.name)

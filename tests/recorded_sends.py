@@ -89,7 +89,7 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.system = System(Settings.load(home=folder), now=lambda: NOON)
         self.app = self.system.apps.add("TEAM123456", "com.sample.myapp", name="My App")
-        self.system.apps.add_credential(self.app, make_key(self.app.team_id))
+        self.system.apps.add_credential(self.app, make_key(self.app.apple.team_id))
         for name, notification in TEMPLATES.items():
             template = Template.read({"notification": notification}, name=name)
             self.system.templates.put(self.app, template)

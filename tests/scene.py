@@ -52,7 +52,7 @@ class Scene:
     def second_app(self) -> "Scene":
         """Return this scene for another app of another team, with a key and one phone."""
         app = self.system.apps.add("TEAM654321", "com.sample.second", name="Second")
-        key = make_key(app.team_id)
+        key = make_key(app.apple.team_id)
         self.system.apps.add_credential(app, key)
         self.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
         self.twin.add_app(app.id, app.name)
@@ -210,7 +210,7 @@ def open_scene(
         system = clocked(task.settings(), clock)
         named = App.read_id(APP)
         app = system.apps.add(named.team_id, named.bundle_id, name="My App")
-        key = make_key(app.team_id)
+        key = make_key(app.apple.team_id)
         system.apps.add_credential(app, key)
         twin.add_key(key.team_id, key.key_id, key.public_key_pem)
         twin.add_app(app.id, app.name)

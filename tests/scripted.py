@@ -247,7 +247,7 @@ def make_home(folder: Path, people: int = 8) -> list[str]:
     """Fill a home with an app, its key and people with a session each; return their mails."""
     system = System(Settings.load(home=folder))
     app = system.apps.add("TEAM123456", "com.sample.myapp", name="My App")
-    system.apps.add_credential(app, make_key(app.team_id))
+    system.apps.add_credential(app, make_key(app.apple.team_id))
     mails = [f"user{one}@example.com" for one in range(people)]
     for one, mail in enumerate(mails):
         system.registry.register(app, mail, f"{one + 1:064x}")

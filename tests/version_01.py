@@ -70,7 +70,7 @@ def open_upgraded(folder: Path) -> Iterator[tuple[System, RunningTwin]]:
 def _introduce(system: System, twin: RunningTwin, app: App) -> None:
     twin.add_app(app.id, app.name)
     for stored in system.apps.credentials(app):
-        key = system.apps.auth_key(app.team_id, stored.key_id)
+        key = system.apps.auth_key(app.apple.team_id, stored.key_id)
         assert isinstance(key, AuthKey)
         twin.add_key(key.team_id or "", key.key_id, key.public_key_pem)
     known: set[str] = set()

@@ -93,7 +93,7 @@ def add_app(system: System, twin: RunningTwin, app_id: str, name: str) -> App:
     """Add an app with a key that the twin knows."""
     named = App.read_id(app_id)
     app = system.apps.add(named.team_id, named.bundle_id, name=name)
-    key = make_key(app.team_id)
+    key = make_key(app.apple.team_id)
     system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
     twin.add_app(app.id, app.name)

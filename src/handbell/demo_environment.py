@@ -61,12 +61,14 @@ class DemoEnvironment:
             made = self._system.apps.add(
                 sample.team_id, sample.bundle_id, SAMPLE_NAME, is_suggested=True
             )
-            key = make_key(made.team_id, is_of_sample=True)
+            key = make_key(made.apple.team_id, is_of_sample=True)
             self._system.apps.add_credential(made, key, environment="twin")
             apps = [made]
         for app in apps:
             if not self._system.apps.credentials(app):
-                self._system.apps.add_credential(app, make_key(app.team_id), environment="twin")
+                self._system.apps.add_credential(
+                    app, make_key(app.apple.team_id), environment="twin"
+                )
         return apps
 
     def hooks(self) -> "TwinHooks":

@@ -20,6 +20,7 @@ class Action(StrEnum):
     ADD_APP = "add-app"
     ADD_KEY = "add-key"
     ADD_OPERATOR = "add-operator"
+    ADD_SERVICE_ACCOUNT = "add-service-account"
     ADD_SESSION = "add-session"
     CANCEL = "cancel"
     CHECK_UP = "check-up"
@@ -32,9 +33,11 @@ class Action(StrEnum):
     LIST_TEMPLATES = "list-templates"
     LIST_WEBHOOKS = "list-webhooks"
     MAKE_API_KEY = "make-api-key"
+    MAKE_WEB_PUSH_KEYS = "make-web-push-keys"
     PREVIEW = "preview"
     REMOVE_KEY = "remove-key"
     RESUME = "resume"
+    SET_APPLE_IDS = "set-apple-ids"
     SET_CAP = "set-cap"
     SET_DOMAIN = "set-domain"
     SET_IDENTITY_KEY = "set-identity-key"
@@ -49,6 +52,7 @@ COMMANDS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.ADD_APP: "handbell app add {app}",
         Action.ADD_KEY: "handbell key add AuthKey_XXX.p8 --app {app}",
         Action.ADD_OPERATOR: "handbell operator add",
+        Action.ADD_SERVICE_ACCOUNT: "handbell key add service-account.json --app {app}",
         Action.ADD_SESSION: "handbell session add {about} TOKEN",
         Action.CANCEL: "handbell notification cancel {about}",
         Action.CHECK_UP: "handbell doctor",
@@ -61,9 +65,11 @@ COMMANDS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.LIST_TEMPLATES: "handbell template list",
         Action.LIST_WEBHOOKS: "handbell webhook list",
         Action.MAKE_API_KEY: "handbell api-key add NAME --scope {about}",
+        Action.MAKE_WEB_PUSH_KEYS: "handbell key make web-push --app {app}",
         Action.PREVIEW: "handbell send --dry-run",
         Action.REMOVE_KEY: "handbell key remove {about} --app {app}",
         Action.RESUME: "handbell app resume {app}",
+        Action.SET_APPLE_IDS: "handbell app set {app} --team TEAM123456 --bundle com.sample.myapp",
         Action.SET_CAP: "handbell app set {app} --cap 10/day",
         Action.SET_DOMAIN: "handbell app set {app} --associated-domain links.example.com",
         Action.SET_IDENTITY_KEY: "handbell app set {app} --identity-key FILE",

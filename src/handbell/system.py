@@ -368,7 +368,7 @@ class System:
         MissingCredentialError or TwinError when there is none.
         """
         if name == "simulator":
-            return SimulatorGateway(bundle_id=app.bundle_id)
+            return SimulatorGateway(bundle_id=app.apple.bundle_id)
         credential = key or self.apps.credential_for(app, environment, excluded=excluded)
         return self.apns(credential, environment)
 

@@ -130,7 +130,7 @@ def stand(ground: tuple[Server, RunningTwin, Mailbox]) -> Iterator[Stand]:
     system = server.system
     number = next(_NUMBERS)
     app = system.apps.add("TEAM123456", f"com.sample.app{number}", name=f"App {number}")
-    key = make_key(app.team_id)
+    key = make_key(app.apple.team_id)
     system.apps.add_credential(app, key)
     system.identities.set(app, proof="link")
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)

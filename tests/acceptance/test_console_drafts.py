@@ -176,7 +176,7 @@ def _waited_for(page: Page, held: list[Route]) -> list[Route]:
 def test_compose_says_that_nothing_goes_out(page: Page, stage: Stage, desk: Desk) -> None:
     """With the circuit open it stands above the button, and the answer is not green."""
     for stored in stage.system.apps.credentials(stage.app):
-        stage.twin.remove_key(stage.app.team_id, stored.key_id)
+        stage.twin.remove_key(stage.app.apple.team_id, stored.key_id)
     desk.send(stage.app, "test@4d.com", title="It opens the circuit")
     page.reload()
     expect(page.locator("#held")).to_contain_text("has been stopped")

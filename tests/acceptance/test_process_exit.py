@@ -107,7 +107,7 @@ def place(
 def _furnish(system: System, twin: RunningTwin) -> App:
     named = App.read_id(APP)
     app = system.apps.add(named.team_id, named.bundle_id, name="My App")
-    key = make_key(app.team_id)
+    key = make_key(app.apple.team_id)
     system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
     twin.add_app(app.id, app.name)

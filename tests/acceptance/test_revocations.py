@@ -136,7 +136,7 @@ def case(stand: Stand) -> Case:
     system, twin = stand.system, stand.twin
     number = next(_NUMBERS)
     app = system.apps.add("TEAM123456", f"com.sample.app{number}", name=f"App {number}")
-    key = make_key(app.team_id)
+    key = make_key(app.apple.team_id)
     system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
     twin.add_app(app.id, app.name)

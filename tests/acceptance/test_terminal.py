@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     parts = System(isolated_settings(home=folder))
     app = parts.apps.add("TEAM123456", "com.sample.myapp", name="My App")
-    parts.apps.add_credential(app, make_key(app.team_id))
+    parts.apps.add_credential(app, make_key(app.apple.team_id))
     parts.registry.register(
         app, "ada@4d.com", "ab" * 32, device=HOSTILE, platform="ios", locale="fr"
     )

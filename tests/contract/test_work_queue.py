@@ -115,7 +115,7 @@ def installation(tmp_path: Path, database_url: str) -> Iterator[Installation]:
     system = System(settings)
     with closing(system.database):
         app = system.apps.add("TEAM123456", "com.sample.myapp")
-        system.apps.add_credential(app, make_key(app.team_id))
+        system.apps.add_credential(app, make_key(app.apple.team_id))
         for number in range(40):
             token = f"{number:064x}"
             system.registry.register(

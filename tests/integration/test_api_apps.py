@@ -50,7 +50,7 @@ def test_a_refused_key_beside_another_one_is_told_with_the_app(
 ) -> None:
     """It has not stopped the app; once the other one is removed, it has."""
     (key,) = stage.system.apps.credentials(stage.app)
-    other = stage.system.apps.add_credential(stage.app, make_key(stage.app.team_id))
+    other = stage.system.apps.add_credential(stage.app, make_key(stage.app.apple.team_id))
     stop = CircuitStop(
         reason="InvalidProviderToken",
         detail="",
@@ -58,7 +58,7 @@ def test_a_refused_key_beside_another_one_is_told_with_the_app(
         probe_at=1.8e9,
         environment="production",
     )
-    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.apple.bundle_id)
     stage.system.rules_store.note(StoredCircuit(place, None, stop))
     told = administrator.get(f"/v1/apps/{APP}").json()
     assert told["stopped"] is None
@@ -93,12 +93,12 @@ def test_a_key_goes_in_and_never_comes_out(
     stage: Stage, server: Server, administrator: httpx.Client
 ) -> None:
     """As JSON and as a file, a key is taken, listed without its text, and removed."""
-    key = make_key(stage.app.team_id)
+    key = make_key(stage.app.apple.team_id)
     pem = key.private_key_pem()
     as_json = administrator.post(KEY_URL, json={"key": pem.decode(), "key_id": "JSONKEY123"})
     files = {"file": ("AuthKey_FILEKEY123.p8", pem)}
     as_file = administrator.post(KEY_URL, files=files, data={"environment": "development"})
-    certificate = stage.twin.issue_client_certificate([stage.app.bundle_id])
+    certificate = stage.twin.issue_client_certificate([stage.app.apple.bundle_id])
     as_pem = administrator.post(KEY_URL, files={"file": ("push.pem", certificate)})
     assert [one.status_code for one in (as_json, as_file, as_pem)] == [201] * 3, as_pem.text
     listed = administrator.get(KEY_URL)

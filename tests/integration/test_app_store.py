@@ -349,7 +349,7 @@ def test_what_another_process_changes_counts_after_a_second(database: Database, 
 
 def test_a_certificate_is_kept_like_a_key(store: AppStore, app: App) -> None:
     """It is limited to the environment it was issued for, and listed with its expiry."""
-    certificate = make_certificate(app.bundle_id)
+    certificate = make_certificate(app.apple.bundle_id)
     stored = store.add_credential(app, certificate)
     assert (stored.kind, stored.environment) == ("certificate", "development")
     assert stored.expires_at == certificate.expires_at

@@ -317,7 +317,7 @@ def test_beside_a_certificate_that_is_refused_a_key_is_used(
             )
             named = App.read_id(APP)
             app = system.apps.add(named.team_id, named.bundle_id, name="My App")
-            system.apps.add_credential(app, make_key(app.team_id))
+            system.apps.add_credential(app, make_key(app.apple.team_id))
             system.apps.add_credential(app, read_certificate(file))
             system.registry.register(app, MAIL, "a1" * 32)
             to = Recipients.read(MAIL)

@@ -120,7 +120,7 @@ def test_what_stops_sending_is_said(console: Console) -> None:
         reason="InvalidProviderToken", detail="", since=time.time(), probe_at=time.time()
     )
     (key,) = system.apps.credentials(app)
-    place = CircuitScope(app.id, "production", key.fingerprint, app.bundle_id)
+    place = CircuitScope(app.id, "production", key.fingerprint, app.apple.bundle_id)
     system.rules_store.note(StoredCircuit(place, None, stop))
     system.switch(app, is_enabled=False)
     assert not _says_on(console.visitor, app.id)

@@ -109,7 +109,7 @@ def console(house: House) -> Console:
     desk, visitor, twin = house
     number = len(desk.system.apps.list())
     app = desk.system.apps.add("TEAM123456", f"com.sample.app{number}", name=f"App {number}")
-    desk.system.apps.add_credential(app, make_key(app.team_id), environment="twin")
+    desk.system.apps.add_credential(app, make_key(app.apple.team_id), environment="twin")
     twin.add_app(app.id, app.name)
     twin.add_phone(mail="test@4d.com", app=app.id)
     return Console(desk, visitor, twin, app)

@@ -43,7 +43,7 @@ def stage(ground: tuple[Desk, RunningTwin]) -> Stage:
             connection.execute(delete(table))
     named = App.read_id("TEAM123456.com.sample.myapp")
     app = system.apps.add(named.team_id, named.bundle_id, name="My App")
-    key = make_key(app.team_id)
+    key = make_key(app.apple.team_id)
     system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
     twin.add_app(app.id, app.name)
@@ -119,7 +119,7 @@ def test_an_app_is_added_and_removed(stage: Stage, visitor: Visitor) -> None:
 
 def test_a_key_is_sealed_and_checked_at_once(stage: Stage, visitor: Visitor) -> None:
     """A dropped .p8 is told by key id and fingerprint; the check-up says that it works."""
-    key = make_key(stage.app.team_id)
+    key = make_key(stage.app.apple.team_id)
     stage.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
     answer = visitor.post(f"{APP}/keys", files={"key_file": file_of(key)})
     words = told(answer.text)
@@ -135,7 +135,7 @@ def test_a_key_is_sealed_and_checked_at_once(stage: Stage, visitor: Visitor) -> 
 
 def test_a_key_that_apple_does_not_know_is_said_to_be_wrong(stage: Stage, visitor: Visitor) -> None:
     """The check-up names the reason, and how to mend it."""
-    key = make_key(stage.app.team_id)
+    key = make_key(stage.app.apple.team_id)
     answer = visitor.post(f"{APP}/keys", files={"key_file": file_of(key)})
     words = told(answer.text)
     assert "The check-up has something to say." in words
@@ -166,7 +166,7 @@ def test_what_is_no_key_is_refused_in_place(visitor: Visitor) -> None:
 def test_no_file_and_a_given_key_id(stage: Stage, visitor: Visitor) -> None:
     """Without a file the form says so; a renamed file is taken with its key id beside it."""
     assert "No file was chosen" in visitor.post(f"{APP}/keys").text
-    key = make_key(stage.app.team_id)
+    key = make_key(stage.app.apple.team_id)
     visitor.post(
         f"{APP}/keys",
         {"key_id": key.key_id.lower(), "environment": "development"},
@@ -264,7 +264,7 @@ def test_what_a_circuit_holds_back_is_tried_again(stage: Stage, visitor: Visitor
     now = stage.system.now()
     stop = CircuitStop(reason="InvalidProviderToken", detail="", since=now, probe_at=now + 900)
     (key,) = stage.system.apps.credentials(stage.app)
-    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.apple.bundle_id)
     stage.system.rules_store.note(StoredCircuit(place, None, stop))
     page = visitor.get(APP)
     assert "Sending for My App has been stopped" in told(page.text)
@@ -278,7 +278,7 @@ def test_a_refused_key_beside_another_one_is_a_caution(stage: Stage, visitor: Vi
     """Push is on, nothing has been stopped, and the key is named with what to do about it."""
     now = stage.system.now()
     (key,) = stage.system.apps.credentials(stage.app)
-    stage.system.apps.add_credential(stage.app, make_key(stage.app.team_id))
+    stage.system.apps.add_credential(stage.app, make_key(stage.app.apple.team_id))
     stop = CircuitStop(
         reason="InvalidProviderToken",
         detail="",
@@ -286,7 +286,7 @@ def test_a_refused_key_beside_another_one_is_a_caution(stage: Stage, visitor: Vi
         probe_at=now + 900,
         environment="production",
     )
-    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.bundle_id)
+    place = CircuitScope(stage.app.id, "production", key.fingerprint, stage.app.apple.bundle_id)
     stage.system.rules_store.note(StoredCircuit(place, None, stop))
     page = told(visitor.get(APP).text)
     assert "Sending is stopped" not in page

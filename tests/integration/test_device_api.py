@@ -78,7 +78,7 @@ def desk(hall: tuple[Server, RunningTwin]) -> Iterator[Desk]:
     """Give a new app over HTTP, with a key that the twin knows."""
     server, twin = hall
     app = server.system.apps.add("TEAM123456", f"com.sample.app{next(_NUMBERS)}")
-    key = make_key(app.team_id)
+    key = make_key(app.apple.team_id)
     server.system.apps.add_credential(app, key)
     twin.add_key(key.team_id, key.key_id, key.public_key_pem)
     twin.add_app(app.id, app.name)

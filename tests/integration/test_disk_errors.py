@@ -208,12 +208,12 @@ def test_sending_goes_on_once_the_disk_has_space(disk: Path) -> None:
         with pytest.raises(DatabaseFullError, match="no space left"):
             _add_keys(store, app)
         (disk / "filler").unlink()
-        store.add_credential(app, make_key(app.team_id))
+        store.add_credential(app, make_key(app.apple.team_id))
 
 
 def _add_keys(store: AppStore, app: App) -> None:
     for _ in range(2000):
-        store.add_credential(app, make_key(app.team_id))
+        store.add_credential(app, make_key(app.apple.team_id))
 
 
 CODES = [

@@ -56,7 +56,7 @@ def test_all_is_right_where_all_is_right(stage: "Stage") -> None:
 def test_a_key_that_apple_does_not_know_is_named(stage: "Stage") -> None:
     """A key of nobody's is wrong in both environments, with the fix."""
     (stored,) = stage.system.apps.credentials(stage.app)
-    stage.twin.remove_key(stage.app.team_id, stored.key_id)
+    stage.twin.remove_key(stage.app.apple.team_id, stored.key_id)
     found = _check_up(stage)
     assert found["production"].verdict == found["development"].verdict == "wrong"
     assert "InvalidProviderToken" in found["production"].sentence
@@ -66,7 +66,7 @@ def test_a_key_that_apple_does_not_know_is_named(stage: "Stage") -> None:
 def test_a_key_for_one_environment_is_told_as_such(stage: "Stage") -> None:
     """A key limited to one environment is right there, and doubtful in the other."""
     (stored,) = stage.system.apps.credentials(stage.app)
-    key = stage.system.apps.auth_key(stage.app.team_id, stored.key_id)
+    key = stage.system.apps.auth_key(stage.app.apple.team_id, stored.key_id)
     assert key is not None
     stage.twin.add_key(key.team_id, key.key_id, key.public_key_pem, environment="production")
     found = _check_up(stage)

@@ -285,7 +285,7 @@ def test_a_webhook_is_told_of_what_failed(stage: "Stage") -> None:
 def test_a_certificate_serves_instead_of_a_key(stage: "Stage", tmp_path: Path) -> None:
     """An app whose credential is a push certificate sends over a connection that presents it."""
     file = tmp_path / "push.pem"
-    file.write_bytes(stage.twin.issue_client_certificate([stage.app.bundle_id]))
+    file.write_bytes(stage.twin.issue_client_certificate([stage.app.apple.bundle_id]))
     (key,) = stage.system.apps.credentials(stage.app)
     stage.system.apps.remove_credential(stage.app, key.key_id)
     stage.system.apps.add_credential(stage.app, read_certificate(file))

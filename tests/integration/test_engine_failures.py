@@ -272,7 +272,7 @@ def test_a_circuit_is_written_as_it_is_now_once_the_database_takes_it(
     system = scene.another()
     system.__dict__["database"] = Database.open(system.settings.database_url, wait=0.05)
     app = system.apps.add("TEAM654321", "com.sample.second")
-    system.apps.add_credential(app, make_key(app.team_id))  # the twin does not know the key
+    system.apps.add_credential(app, make_key(app.apple.team_id))  # the twin does not know the key
     system.registry.register(app, "user@example.com", "ab" * 32)
     scene.twin.add_fault("slow", seconds=0.2)
 

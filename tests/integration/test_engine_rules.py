@@ -184,7 +184,7 @@ def test_the_circuit_of_one_app_is_not_anothers(scene: Scene) -> None:
 def test_the_circuit_of_an_app_outside_the_registry_stays_open(scene: Scene) -> None:
     """A sender with a key of its own does not run into the refusal again every few seconds."""
     app = App(team_id="TEAM777777", bundle_id="com.sample.unknown")
-    key = make_key(app.team_id)  # which the twin does not know
+    key = make_key(app.apple.team_id)  # which the twin does not know
     tokens = [f"{number:064x}" for number in range(60)]
 
     async def scenario() -> None:
@@ -694,12 +694,12 @@ def _notification(title: str = "Hello") -> Notification:
 def _revoke(scene: Scene) -> str:
     """Make the twin refuse the app's key; return the key's id."""
     (stored,) = scene.system.apps.credentials(scene.app)
-    scene.twin.remove_key(scene.app.team_id, stored.key_id)
+    scene.twin.remove_key(scene.app.apple.team_id, stored.key_id)
     return stored.key_id
 
 
 def _allow(scene: Scene, key_id: str) -> None:
-    key = scene.system.apps.auth_key(scene.app.team_id, key_id)
+    key = scene.system.apps.auth_key(scene.app.apple.team_id, key_id)
     assert key is not None
     scene.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
 

@@ -116,7 +116,7 @@ def open_house(tmp_path: Path, twin: RunningTwin, clock: Clock) -> OpenHouse:
         )
         system = System(settings, now=clock)
         app = system.apps.add("TEAM123456", "com.sample.myapp", name="<Ring> & Co")
-        key = make_key(app.team_id)
+        key = make_key(app.apple.team_id)
         system.apps.add_credential(app, key)
         system.identities.set(app, proof="link")
         twin.add_key(key.team_id, key.key_id, key.public_key_pem)

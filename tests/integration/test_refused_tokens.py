@@ -290,7 +290,7 @@ def test_an_app_outside_the_registry_is_stopped_and_goes_on(scene: Scene) -> Non
     """Its circuit is noted as well, so that another process does not run into the same wall."""
     app = App(team_id=scene.app.team_id, bundle_id="com.sample.unregistered")
     (stored,) = scene.system.apps.credentials(scene.app)
-    key = scene.system.apps.auth_key(scene.app.team_id, stored.key_id)
+    key = scene.system.apps.auth_key(scene.app.apple.team_id, stored.key_id)
     scene.twin.add_fault("answer", reason="TopicDisallowed", count=ALWAYS)
 
     async def scenario() -> None:

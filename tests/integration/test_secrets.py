@@ -218,7 +218,7 @@ def _plant(house: House, visitor: Visitor) -> tuple[str, dict[str, str]]:
     house.shown_once("an invitation", link)
 
     for number in range(2):
-        key = make_key(house.app.team_id)
+        key = make_key(house.app.apple.team_id)
         house.twin.add_key(key.team_id, key.key_id, key.public_key_pem)
         text = key.private_key_pem().decode()
         scalar = key.private_key.private_numbers().private_value.to_bytes(32, "big")
@@ -295,7 +295,7 @@ def _make_mistakes(
     """Send the same secrets where they do not belong, or not in the way that is asked for."""
     path, console = f"/apps/{house.app.id}", f"/console/apps/{house.app.id}"
     device = ids["of a device"]
-    pem = make_key(house.app.team_id).private_key_pem().decode()
+    pem = make_key(house.app.apple.team_id).private_key_pem().decode()
     house.planted.add("a key of Apple's", *pem.splitlines()[2:3])
     house.planted.add("a certificate's password", FILE_PASSWORD)
     for key in (

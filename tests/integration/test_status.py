@@ -113,7 +113,7 @@ def test_what_is_stopped_and_what_waits_for_a_back_end_is_said(stage: Stage) -> 
     system = stage.system
     now = int(time.time() * 1000)
     stop = CircuitStop(reason="InvalidProviderToken", detail="", since=5.0, probe_at=7.0, probes=2)
-    scope = CircuitScope(stage.app.id, "production", "f" * 64, stage.app.bundle_id)
+    scope = CircuitScope(stage.app.id, "production", "f" * 64, stage.app.apple.bundle_id)
     system.rules_store.note(StoredCircuit(scope, None, stop))
     hook, _ = system.webhooks.add(
         stage.app, "https://hooks.example.com/handbell", events=["delivery.failed"]

@@ -23,7 +23,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def _add_unknown_key(scene: Scene, environment: str | None = None) -> AuthKey:
     """Add a newer key that the push service does not know, as after a revocation."""
-    key = make_key(scene.app.team_id)
+    key = make_key(scene.app.apple.team_id)
     scene.system.apps.add_credential(scene.app, key, environment=environment)
     return key
 
@@ -125,7 +125,7 @@ def _tick(scene: Scene) -> bool:
 def test_the_check_up_names_the_key_that_is_refused(stage: Stage) -> None:
     """Each key is probed; of two the refused one is named with how it is removed."""
     (good,) = stage.system.apps.credentials(stage.app)
-    bad = make_key(stage.app.team_id)
+    bad = make_key(stage.app.apple.team_id)
     stage.system.apps.add_credential(stage.app, bad)
 
     async def run() -> dict[tuple[str, str], str]:

@@ -47,7 +47,7 @@ class World:
         *,
         excluded: object = (),  # noqa: ARG002
     ) -> Named:
-        found = self.serving[app.bundle_id]
+        found = self.serving[app.apple.bundle_id]
         if isinstance(found, HandbellError):
             raise found
         return found

@@ -60,7 +60,7 @@ def test_what_is_ordinary_can_be_composed_for_any_app(written: dict[str, Any]) -
     if not is_ordinary(_order(notification)):
         return
     wordings = compose_each(
-        notification, bundle_id=_APP.bundle_id, now=1e9, notification_id="0123456789abcde"
+        notification, bundle_id=_APP.apple.bundle_id, now=1e9, notification_id="0123456789abcde"
     )
     assert wordings.warnings == []
     assert is_loud(notification, wordings.own.message)

@@ -1,103 +1,152 @@
-"""An app, identified to Apple by team id and bundle id."""
+"""An app: its id and name, and what each push service knows it by."""
 
-import re
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from handbell._text import trimmed
 from handbell.errors import AppError
+from handbell.fixes import Action, Fix
 
-TEAM_ID: Final = re.compile(r"[A-Z0-9]{10}")
-TEAM_ID_LENGTH: Final = 10
-_BUNDLE_ID: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
-_MAX_BUNDLE_ID_LENGTH: Final = 155
+from .identifiers import (
+    TEAM_ID,
+    TEAM_ID_LENGTH,
+    is_bundle_id,
+    own_id_of,
+    read_app_id,
+    read_bundle_id,
+    read_fingerprints,
+    read_origin,
+    read_package,
+    read_team_id,
+)
+
+__all__ = ["TEAM_ID", "TEAM_ID_LENGTH", "App", "AppleIds"]
+
 _MAX_NAME_LENGTH: Final = 200
+
+
+class AppleIds(NamedTuple):
+    """What Apple knows an app by."""
+
+    team_id: str
+    bundle_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
     """An app, valid by construction.
 
-    ``id`` is team id and bundle id as one text, ``TEAM123456.com.sample.myapp``. ``row`` is its
-    place in the database, None for an app without a registry entry. ``name``
-    defaults to the last part of the bundle id; ``created_at`` is in UNIX milliseconds. Raises
-    :class:`~handbell.errors.AppError` for an id that cannot be Apple's.
+    ``id`` is its permanent name. Unless given it is Apple's team id and bundle id as one text
+    (``TEAM123456.com.sample.myapp``), or else the Android package, or else one made of the name or
+    the web origin (``my-shop``). ``row`` is its place in the database, None for an app without a
+    registry entry. ``name`` defaults to the last part of the bundle id or package; ``created_at``
+    is in UNIX milliseconds. ``android_fingerprints`` are those of its signing certificates. Raises
+    :class:`~handbell.errors.AppError` for what cannot be an id.
     """
 
-    team_id: str
-    bundle_id: str
+    team_id: str | None = None
+    bundle_id: str | None = None
+    android_package: str | None = None
+    android_fingerprints: tuple[str, ...] = ()
+    web_origin: str | None = None
     name: str = ""
     is_enabled: bool = True
     created_at: int = 0
     row: int | None = None
-    id: str = field(init=False, repr=False, compare=False)
+    id: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Copied from Apple's pages, with stray blanks.
-        object.__setattr__(self, "team_id", trimmed(self.team_id))
-        object.__setattr__(self, "bundle_id", trimmed(self.bundle_id))
-        _check_team_id(self.team_id)
-        _check_bundle_id(self.bundle_id)
-        name = self.name.strip() or self.bundle_id.rpartition(".")[2]
+        if (self.team_id is None) != (self.bundle_id is None):
+            raise AppError(
+                "An app has both of Apple's ids or none", fix="Give team id and bundle id"
+            )
+        for name, read in _READERS.items():
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read(text))
+        object.__setattr__(
+            self, "android_fingerprints", read_fingerprints(self.android_fingerprints)
+        )
+        name = self.name.strip() or self._default_name()
         if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
             raise AppError(
                 "The app's name cannot be used",
                 fix=f"Use at most {_MAX_NAME_LENGTH} printable characters",
             )
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "id", f"{self.team_id}.{self.bundle_id}")
+        object.__setattr__(self, "id", read_app_id(self.id) if self.id else self._default_id())
+        object.__setattr__(self, "name", name or self.id)
+
+    @property
+    def apple(self) -> AppleIds:
+        """Apple's ids; raises :class:`~handbell.errors.AppError` where it has none."""
+        if self.team_id is None or self.bundle_id is None:
+            raise AppError(
+                f"{self.id} has no team id and bundle id of Apple's",
+                fix=Fix(Action.SET_APPLE_IDS, "Add them", app=self.id),
+            )
+        return AppleIds(self.team_id, self.bundle_id)
+
+    @property
+    def apple_id(self) -> str | None:
+        """Apple's ids as one text, which names the app too; None where it has none."""
+        return None if self.team_id is None else f"{self.team_id}.{self.bundle_id}"
+
+    @property
+    def references(self) -> tuple[tuple[str, str], ...]:
+        """All texts that may mean this app, each with its kind; the most exact first."""
+        texts = {
+            "id": (self.id, self.apple_id),
+            "name": (self.name,),
+            "bundle id": (self.bundle_id,),
+            "package": (self.android_package,),
+        }
+        return tuple((kind, text) for kind, some in texts.items() for text in some if text)
 
     @classmethod
     def read_id(cls, text: str) -> Self:
-        """Return the app of an id such as ``TEAM123456.com.sample.myapp``.
+        """Return the app of an id of Apple's, such as ``TEAM123456.com.sample.myapp``.
 
         Raises :class:`~handbell.errors.AppError` naming the invalid part.
         """
         text = trimmed(text)
         team_id, dot, bundle_id = text.partition(".")
-        if not TEAM_ID.fullmatch(trimmed(team_id).upper()) and _is_bundle_id(text):
+        if not TEAM_ID.fullmatch(trimmed(team_id).upper()) and is_bundle_id(text):
             raise AppError(
                 f"The team id is missing before {text!r}",
                 fix=f"Write it with a dot before the bundle id: TEAM123456.{text}; it "
-                "stands at developer.apple.com/account under Membership details",
+                "stands at developer.apple.com/account under Membership details. For an Android "
+                f"app: --android-package {text}",
             )
         if not dot:
             raise AppError(
                 f"{text!r} is not an app id",
-                fix="Write team id, dot, bundle id: TEAM123456.com.sample.myapp",
+                fix="Write team id, dot, bundle id: TEAM123456.com.sample.myapp. An app without "
+                "Apple's has an Android package or a web origin",
             )
         return cls(team_id=team_id, bundle_id=bundle_id)
 
+    def _default_name(self) -> str:
+        dotted = self.bundle_id or self.android_package
+        if dotted:
+            return dotted.rpartition(".")[2]
+        return "" if self.web_origin is None else str(urlsplit(self.web_origin).hostname)
 
-def _check_team_id(team_id: str) -> None:
-    if not TEAM_ID.fullmatch(team_id):
-        raise AppError(
-            f"{team_id!r} is not a team id",
-            fix="A team id is 10 upper-case letters and digits; see Membership details at "
-            "developer.apple.com/account",
-        )
-
-
-def _check_bundle_id(bundle_id: str) -> None:
-    if not _BUNDLE_ID.fullmatch(bundle_id) or len(bundle_id) > _MAX_BUNDLE_ID_LENGTH:
-        raise AppError(
-            f"{bundle_id!r} is not a bundle id: {_fault(bundle_id)}",
-            fix="Write it as in Xcode, for example com.sample.myapp",
-        )
-
-
-def _is_bundle_id(text: str) -> bool:
-    """Return whether a text is certainly a bundle id without a team: it begins like a domain."""
-    first, dot, _ = text.partition(".")
-    return bool(dot and first.islower() and _BUNDLE_ID.fullmatch(text))
+    def _default_id(self) -> str:
+        found = self.apple_id or self.android_package or own_id_of(self.name)
+        if found is None and self.web_origin is not None:
+            found = own_id_of(str(urlsplit(self.web_origin).hostname))
+        if found is None:
+            raise AppError(
+                "The app has no id",
+                fix="Give Apple's team id and bundle id, an Android package, or an id of your own "
+                "in lower case, such as my-shop",
+            )
+        return found
 
 
-def _fault(bundle_id: str) -> str:
-    if not bundle_id:
-        return "it is empty"
-    if len(bundle_id) > _MAX_BUNDLE_ID_LENGTH:
-        return f"it is longer than {_MAX_BUNDLE_ID_LENGTH} characters"
-    strange = re.search(r"[^A-Za-z0-9.-]", bundle_id)
-    if strange:
-        return f"{strange.group()!r} is not a letter, digit, hyphen or dot"
-    return "a dot stands at its beginning or end, or beside another"
+_READERS: Final = {
+    "team_id": read_team_id,
+    "bundle_id": read_bundle_id,
+    "android_package": read_package,
+    "web_origin": read_origin,
+}

@@ -1,4 +1,4 @@
-"""Names of apps: a name never collides with another app's name, bundle id or id."""
+"""Names of apps: a name never collides with another app's name, id, bundle id or package."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -9,6 +9,8 @@ from handbell.errors import NameTakenError
 from .app import App
 
 _ROOM_FOR_NUMBER: Final = 190
+# Apps of several teams or projects may have the same.
+_SHARED: Final = frozenset({"bundle id", "package"})
 
 
 def check_name(app: App, others: Iterable[App]) -> None:
@@ -20,9 +22,8 @@ def check_name(app: App, others: Iterable[App]) -> None:
     for other in others:
         if other.id == app.id:
             continue
-        kinds = {"name": other.name, "bundle id": other.bundle_id, "id": other.id}
-        for kind, text in kinds.items():
-            if _fold(text) == folded and not (kind == "bundle id" == _own_kind(app)):
+        for kind, text in other.references:
+            if _fold(text) == folded and not (kind in _SHARED and kind in _own_kinds(app)):
                 # The owner is not named: the caller may be limited to this app.
                 raise NameTakenError(
                     f"{app.name!r} is the {kind} of another app",
@@ -35,10 +36,9 @@ def check_ids(app: App, others: Iterable[App]) -> None:
 
     The reference would mean another app from now on.
     """
+    own = {_fold(text) for kind, text in app.references if kind != "name"}
     for other in others:
-        if _fold(other.name) in (_fold(app.id), _fold(app.bundle_id)) and (
-            _fold(other.name) != _fold(other.bundle_id)
-        ):
+        if other.id != app.id and _fold(other.name) in own and not _own_kinds(other):
             raise NameTakenError(
                 f"The app {other.id} is called {other.name!r}, which means this one as well",
                 fix=f"Rename it first: handbell app set {other.id} --name NAME",
@@ -48,12 +48,7 @@ def check_ids(app: App, others: Iterable[App]) -> None:
 def free_name(app: App, others: Iterable[App]) -> str:
     """Return an app's name, numbered when it also identifies another app."""
     others = tuple(others)
-    taken = {
-        _fold(text)
-        for other in others
-        if other.id != app.id
-        for text in (other.name, other.bundle_id, other.id)
-    }
+    taken = {_fold(text) for other in others if other.id != app.id for _, text in other.references}
     name, number = app.name, 1
     while _fold(name) in taken:
         number += 1
@@ -61,8 +56,10 @@ def free_name(app: App, others: Iterable[App]) -> str:
     return name
 
 
-def _own_kind(app: App) -> str:
-    return "bundle id" if _fold(app.name) == _fold(app.bundle_id) else "name"
+def _own_kinds(app: App) -> set[str]:
+    """Return which ids of a push service the app's name is."""
+    folded = _fold(app.name)
+    return {kind for kind, text in app.references if kind in _SHARED and _fold(text) == folded}
 
 
 def _fold(text: str) -> str:

@@ -18,13 +18,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from handbell._text import nearest
 from handbell.errors import (
-    AmbiguousAppError,
+    AppError,
     AppExistsError,
     CredentialError,
     HandbellError,
     MissingCredentialError,
+    NameTakenError,
     UnknownAppError,
 )
 from handbell.fixes import Action, Fix
@@ -39,6 +39,8 @@ from .app import App
 from .credential_choice import by_preference
 from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
+from .references import meant, single
+from .rows import columns_of, read_apps
 from .sample_keys import make_key, without_samples
 from .vault import Vault
 
@@ -113,11 +115,21 @@ class AppStore:
             self._database.signal(Kind.RULES)
 
     def add(
-        self, team_id: str, bundle_id: str, name: str | None = None, *, is_suggested: bool = False
+        self,
+        team_id: str | None = None,
+        bundle_id: str | None = None,
+        name: str | None = None,
+        *,
+        app_id: str | None = None,
+        android_package: str | None = None,
+        android_fingerprints: Iterable[str] = (),
+        web_origin: str | None = None,
+        is_suggested: bool = False,
     ) -> App:
         """Add an app and return it.
 
-        The default name is the last part of the bundle id; it is numbered when it also identifies
+        Its id is ``app_id``, by default one made of the rest, as :class:`App` says. The default
+        name is the last part of the bundle id or package; it is numbered when it also identifies
         another app, as is a name that ``is_suggested``. A sample app of a twin yields its name;
         adding the sample app itself makes it a regular app under the given name, with its
         sessions. Raises :class:`~handbell.errors.AppError` for an invalid id,
@@ -126,47 +138,72 @@ class AppStore:
         app.
         """
         app = App(
-            team_id=team_id, bundle_id=bundle_id, name=name or "", created_at=self._milliseconds()
+            id=app_id or "",
+            team_id=team_id,
+            bundle_id=bundle_id,
+            android_package=android_package,
+            android_fingerprints=tuple(android_fingerprints),
+            web_origin=web_origin,
+            name=name or "",
+            created_at=self._milliseconds(),
         )
         with self._write() as connection:
-            others = _all_apps(connection)
+            others = read_apps(connection)
             samples = _samples(connection, others)
             if app.id in (item.id for item in samples):
                 return self._adopt(connection, app, others, name=name)
             others = [other for other in others if other not in samples]
-            if app.id not in (other.id for other in others):
-                check_ids(app, others)
-                if name is None or is_suggested:
-                    app = replace(app, name=free_name(app, others))
-                check_name(app, others)
+            _check_new(app, others)
+            check_ids(app, others)
+            if name is None or is_suggested:
+                app = replace(app, name=free_name(app, others))
+            check_name(app, others)
             values = {
-                "public_id": app.id,
-                "team_id": app.team_id,
-                "bundle_id": app.bundle_id,
-                "name": app.name,
+                **columns_of(app),
                 "is_enabled": app.is_enabled,
                 "created_at": app.created_at,
             }
-            try:
-                added = connection.execute(insert(apps_table).values(values))
-            except IntegrityError:
-                raise AppExistsError(
-                    f"The app {app.id} is already there", fix="Use it, or remove it first"
-                ) from None
+            added = connection.execute(insert(apps_table).values(values))
             for sample in samples:
                 given = free_name(sample, [*others, app])
                 statement = update(apps_table).where(apps_table.c.id == sample.row)
                 connection.execute(statement.values(name=given))
         return replace(app, row=_primary_key(added.inserted_primary_key))
 
+    def set_ids(self, app: App, given: Mapping[str, Any]) -> App:
+        """Change what the push services know an app by, and return the app.
+
+        ``given`` has any of ``team_id``, ``bundle_id``, ``android_package``,
+        ``android_fingerprints`` and ``web_origin``; None removes one. The app's id stays. Apple's
+        ids are added once: its tokens belong to them. Raises
+        :class:`~handbell.errors.AppError` for invalid ones, and
+        :class:`~handbell.errors.AppExistsError` for those of another app.
+        """
+        changed = replace(app, **given)
+        if app.apple_id not in (None, changed.apple_id):
+            raise AppError(
+                f"{app.id} has the team id {app.team_id} and the bundle id {app.bundle_id} already",
+                fix="Add another app for others: its device tokens belong to them",
+            )
+        with self._write() as connection:
+            others = [other for other in read_apps(connection) if other.row != app.row]
+            _check_new(changed, others)
+            check_ids(changed, others)
+            statement = update(apps_table).where(apps_table.c.id == app.row)
+            if not connection.execute(statement.values(columns_of(changed))).rowcount:
+                raise _gone(app)
+        self.forget()
+        return changed
+
     def _adopt(self, connection: Connection, app: App, others: _Apps, *, name: str | None) -> App:
         (sample,) = (other for other in others if other.id == app.id)
         adopted = replace(app, row=sample.row, name=name or sample.name)
         check_name(adopted, others)
         table = credentials_table
-        key = make_key(app.team_id)
+        key = make_key(app.apple.team_id)
         statement = update(apps_table).where(apps_table.c.id == sample.row)
-        connection.execute(statement.values(name=adopted.name, created_at=adopted.created_at))
+        values = {**columns_of(adopted), "created_at": adopted.created_at}
+        connection.execute(statement.values(values))
         connection.execute(delete(table).where(table.c.app_id == sample.row))
         connection.execute(insert(table).values(self._sealed(adopted, key, "twin")))
         self.forget()
@@ -178,21 +215,21 @@ class AppStore:
         with self._database.read() as connection:
             for place in range(0, len(named := sorted(set(ids))), _NAMED_AT_ONCE):
                 where = is_any_of(named[place : place + _NAMED_AT_ONCE])
-                found.update((app.id, app) for app in _all_apps(connection, where))
+                found.update((app.id, app) for app in read_apps(connection, where))
         return found
 
     def list(self) -> list[App]:
         """Return every app, the oldest first."""
         with self._database.read() as connection:
-            return _all_apps(connection)
+            return read_apps(connection)
 
     def find(self, reference: str | None = None, *, within: int | None = None) -> App:
         """Return the app that ``reference`` identifies; None means the only one.
 
         A twin's sample app is the last choice. ``within`` restricts the search to the app of this
-        row. An exact id wins, then a unique name, then a unique bundle id; then the same, ignoring
-        case. Raises :class:`~handbell.errors.AmbiguousAppError` with the candidates, and
-        :class:`~handbell.errors.UnknownAppError` with similar names.
+        row. An exact id wins, then a unique name, then a unique bundle id or Android package; then
+        the same, ignoring case. Raises :class:`~handbell.errors.AmbiguousAppError` with the
+        candidates, and :class:`~handbell.errors.UnknownAppError` with similar names.
         """
         if reference is not None and (exact := self._exactly(reference.strip(), within)):
             return exact
@@ -207,23 +244,19 @@ class AppStore:
             raise UnknownAppError(
                 "An app is named by an empty text", fix=Fix(Action.LIST_APPS, "See")
             )
-        for reading in _READINGS:
-            folded = reading(wanted, everything)
-            if folded:
-                return self._single(folded, f"More than one app is meant by {wanted!r}")
-        raise _unknown(wanted, everything)
+        return self._single(meant(wanted, everything), f"More than one app is meant by {wanted!r}")
 
     def _exactly(self, wanted: str, within: int | None) -> App | None:
         """Return the app with an id, the usual form of a reference in frequent calls."""
         with self._database.read() as connection:
-            found = _all_apps(connection, is_any_of([wanted]))
+            found = read_apps(connection, is_any_of([wanted]))
         return next((app for app in found if within in (None, app.row)), None)
 
     def _single(self, apps: _Apps, what: str) -> App:
         if len(apps) > 1:
             with self._database.read() as connection:
                 apps = without_samples(connection, apps) or apps
-        return _single(apps, what)
+        return single(apps, what)
 
     def remove(self, app: App) -> None:
         """Remove an app with its credentials, users and sessions; its ledger stays."""
@@ -253,7 +286,7 @@ class AppStore:
         named = replace(app, name=name)
         statement = update(apps_table).where(apps_table.c.id == app.row).values(name=named.name)
         with self._write() as connection:
-            check_name(named, _all_apps(connection))
+            check_name(named, read_apps(connection))
             if not connection.execute(statement).rowcount:
                 raise _gone(app)
         return named
@@ -378,7 +411,7 @@ class AppStore:
         statement = select(table).join_from(table, apps_table).where(*wanted).limit(1)
         with self._database.read() as connection:
             row = connection.execute(statement).mappings().one_or_none()
-            apps = _all_apps(connection)
+            apps = read_apps(connection)
         if row is None:
             return None
         app = next(app for app in apps if app.row == row["app_id"])
@@ -439,44 +472,18 @@ def _samples(connection: Connection, apps: list[App]) -> list[App]:
     return [app for app in apps if app not in added]
 
 
-def _by_id(wanted: str, apps: Iterable[App]) -> list[App]:
-    return [app for app in apps if app.id == wanted]
-
-
-def _by_name(wanted: str, apps: Iterable[App]) -> list[App]:
-    return [app for app in apps if app.name == wanted]
-
-
-def _by_bundle_id(wanted: str, apps: Iterable[App]) -> list[App]:
-    return [app for app in apps if app.bundle_id == wanted]
-
-
-def _by_any_folded(wanted: str, apps: Iterable[App]) -> list[App]:
-    folded = wanted.casefold()
-    return [
-        app
-        for app in apps
-        if folded in {app.id.casefold(), app.name.casefold(), app.bundle_id.casefold()}
-    ]
-
-
-_READINGS: Final = (_by_id, _by_name, _by_bundle_id, _by_any_folded)
-
-
-def _single(found: list[App], ambiguity: str) -> App:
-    if len(found) == 1:
-        return found[0]
-    ids = tuple(app.id for app in found)
-    raise AmbiguousAppError(ambiguity, fix=f"Name one by its id: {', '.join(ids)}", candidates=ids)
-
-
-def _unknown(wanted: str, apps: Iterable[App]) -> UnknownAppError:
-    known = {word: app.id for app in apps for word in (app.id, app.name, app.bundle_id)}
-    near = nearest(wanted, known)
-    return UnknownAppError(
-        f"There is no app {wanted!r}",
-        fix=f"Did you mean {known[near]}?" if near else Fix(Action.LIST_APPS, "See"),
-    )
+def _check_new(app: App, others: Iterable[App]) -> None:
+    for other in others:
+        if app.id == other.id or app.apple_id in (other.id, other.apple_id or ""):
+            raise AppExistsError(
+                f"The app {other.id} is already there", fix="Use it, or remove it first"
+            )
+        if app.id in (other.bundle_id, other.android_package):
+            raise NameTakenError(
+                f"{app.id} means the app {other.id} already",
+                fix="Add the package to that one: handbell app set "
+                f"{other.id} --android-package {app.id}; or give another id of your own",
+            )
 
 
 def _gone(app: App) -> UnknownAppError:
@@ -497,22 +504,6 @@ def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:
 def is_app_of(app_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition that an app's full id equals a column; uses an index."""
     return apps_table.c.public_id == app_id
-
-
-def _all_apps(connection: Connection, *where: ColumnElement[bool]) -> list[App]:
-    statement = select(apps_table).where(*where).order_by(apps_table.c.id)
-    rows = connection.execute(statement).mappings()
-    return [
-        App(
-            row=row["id"],
-            team_id=row["team_id"],
-            bundle_id=row["bundle_id"],
-            name=row["name"],
-            is_enabled=row["is_enabled"],
-            created_at=row["created_at"],
-        )
-        for row in rows
-    ]
 
 
 def _check_fit(app: App, credential: Credential) -> None:

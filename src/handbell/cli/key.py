@@ -55,7 +55,7 @@ def add(
     credential = (
         read_certificate(source, password=password)
         if is_certificate
-        else read_auth_key(source, team_id=found.team_id, key_id=key_id)
+        else read_auth_key(source, team_id=found.apple.team_id, key_id=key_id)
     )
     stored = parts.apps.add_credential(found, credential, environment=environment)
     warnings = caveats(credential, now=parts.now())

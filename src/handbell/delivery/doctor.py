@@ -101,7 +101,7 @@ async def _probe_one(
     app: App, environment: Environment, key_id: str, find_gateway: FindProbed, name: str = ""
 ) -> list[Finding]:
     message = compose(
-        Notification(title="Handbell's check-up", ttl=0), bundle_id=app.bundle_id, now=0
+        Notification(title="Handbell's check-up", ttl=0), bundle_id=app.apple.bundle_id, now=0
     )
     try:
         gateway = find_gateway(environment, key_id)

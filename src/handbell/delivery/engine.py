@@ -421,7 +421,7 @@ class Engine:
             )
         content = dataclasses.replace(notification, collapse_id=collapse_id)
         wordings = compose_each(
-            content, bundle_id=app.bundle_id, now=self._now(), notification_id=NO_ID
+            content, bundle_id=app.apple.bundle_id, now=self._now(), notification_id=NO_ID
         )
         await self.cancel(app, notification_id)
         # Deliveries in flight got the former content, and also get the new one.

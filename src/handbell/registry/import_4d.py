@@ -133,7 +133,7 @@ class _Folder:
         }
         for file in sorted(self.folder.glob("*.p8")):
             try:
-                key = read_auth_key(file, team_id=app.team_id)
+                key = read_auth_key(file, team_id=app.apple.team_id)
                 is_new = (key.key_id, key.fingerprint) not in known
                 if is_new:
                     self.apps.add_credential(app, key)

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from handbell.apps.app import App
+from handbell.apps.rows import APP_COLUMNS, app_of
 from handbell.storage.database import Database
 from handbell.storage.leases import Leases
 from handbell.storage.tables import apps, proofs, sessions, users
@@ -129,7 +130,7 @@ class ProofStore:
         if refusal is not None or row is None:
             return refusal or "unknown"
         return LinkConfirmation(
-            app=_app(row), mail=row.mail, platform=row.platform, asked_at=row.created_at
+            app=app_of(row), mail=row.mail, platform=row.platform, asked_at=row.created_at
         )
 
     def prove(self, secret: str) -> Registered | LinkRefusal:
@@ -210,7 +211,7 @@ class ProofStore:
         if not LEASES.take(connection, [row.id], digest_of(secret), now, **valid):
             return None
         return MailLink(
-            proof=row.id, mail=row.mail, app=_app(row), secret=secret, asked_at=row.created_at
+            proof=row.id, mail=row.mail, app=app_of(row), secret=secret, asked_at=row.created_at
         )
 
     def _set_due(self, link: MailLink, due_at: int | None) -> None:
@@ -230,19 +231,9 @@ class ProofStore:
         return int(self._now() * 1000)
 
 
-_APP: Final = (
-    apps.c.id.label("app_row"),
-    apps.c.team_id,
-    apps.c.bundle_id,
-    apps.c.name,
-)
 _QUESTION: Final = (
-    select(proofs, sessions.c.status, sessions.c.platform, users.c.mail, *_APP)
+    select(proofs, sessions.c.status, sessions.c.platform, users.c.mail, *APP_COLUMNS)
     .join_from(proofs, sessions, sessions.c.id == proofs.c.session_id)
     .join(users, users.c.id == sessions.c.user_id)
     .join(apps, apps.c.id == sessions.c.app_id)
 )
-
-
-def _app(row: Any) -> App:
-    return App(team_id=row.team_id, bundle_id=row.bundle_id, name=row.name, row=row.app_row)

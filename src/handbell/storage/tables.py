@@ -63,6 +63,8 @@ apps: Final = Table(
     Column("team_id", Text, nullable=True),
     Column("bundle_id", Text, nullable=True),
     Column("android_package", Text, nullable=True),
+    # SHA-256 of the certificates that sign it, for assetlinks.json; separated by blanks.
+    Column("android_fingerprints", Text, nullable=True),
     # The origin of its web pages, to which browsers' subscriptions belong.
     Column("web_origin", Text, nullable=True),
     Column("name", Text, nullable=False),

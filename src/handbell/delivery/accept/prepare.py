@@ -263,7 +263,7 @@ class SendPreparer:
             if composes or not is_ordinary(one.order):
                 one.wordings = compose_each(
                     entry.notification,
-                    bundle_id=entry.app.bundle_id,
+                    bundle_id=entry.app.apple.bundle_id,
                     now=starts,
                     notification_id=one.order.public_id,
                 )

@@ -74,7 +74,7 @@ def _in_language(
 ) -> LanguagePreview:
     told = notification.in_language(tag)
     try:
-        wordings = compose_each(told, bundle_id=app.bundle_id, now=now, notification_id=NO_ID)
+        wordings = compose_each(told, bundle_id=app.apple.bundle_id, now=now, notification_id=NO_ID)
     except NotificationError as error:
         sizes = error if isinstance(error, PayloadTooLargeError) else None
         return LanguagePreview(
@@ -110,7 +110,9 @@ def preview(
     itself by a provider token there, and not by a certificate. Raises NotificationError when the
     notification cannot be sent. Nothing is stored or sent.
     """
-    wordings = compose_each(notification, bundle_id=app.bundle_id, now=now, notification_id=NO_ID)
+    wordings = compose_each(
+        notification, bundle_id=app.apple.bundle_id, now=now, notification_id=NO_ID
+    )
     warnings = [*plan.warnings, *wordings.warnings]
     environments = {target.environment for target in plan.targets if target.gateway == "apns"}
     hidden = ((AUTHORIZATION, "bearer (hidden)"),)

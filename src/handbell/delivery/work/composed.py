@@ -55,7 +55,7 @@ class Composed:
         starts = created_at if send_at is None else due_at(send_at, None, app_state.rules.time_zone)
         wordings = compose_each(
             content,
-            bundle_id=app_state.app.bundle_id,
+            bundle_id=app_state.app.apple.bundle_id,
             now=max(created_at, starts),
             notification_id=stored.public_id,
         )

@@ -260,7 +260,7 @@ async def _read(context: Context, app: App, given: _Given) -> AuthKey | Certific
             "The key id is missing: it is not in the name of the file",
             fix="Keep the name AuthKey_XXXXXXXXXX.p8, or send key_id beside the key",
         )
-    return read_auth_key(given.content, team_id=app.team_id, key_id=given.key_id)
+    return read_auth_key(given.content, team_id=app.apple.team_id, key_id=given.key_id)
 
 
 def describe(stored: StoredCredential) -> dict[str, Any]:

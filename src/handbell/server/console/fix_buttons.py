@@ -36,6 +36,7 @@ FIX_ACTIONS: Final[Mapping[Action, FixAction]] = MappingProxyType(
         Action.ADD_APP: FixAction(label="Apps", path="/console/apps"),
         Action.ADD_KEY: FixAction(label="Add a key", path=f"{_APP}#keys"),
         Action.ADD_OPERATOR: _ON_THE_SERVER,
+        Action.ADD_SERVICE_ACCOUNT: FixAction(label="Add a service account", path=f"{_APP}#keys"),
         Action.ADD_SESSION: FixAction(
             label="Their devices", path=f"{_APP}/person?{{mail}}#devices"
         ),
@@ -58,9 +59,11 @@ FIX_ACTIONS: Final[Mapping[Action, FixAction]] = MappingProxyType(
             label="Webhooks", path="/console/settings/webhooks", instead="Remove one of the list"
         ),
         Action.MAKE_API_KEY: FixAction(label="API keys", path="/console/settings/api-keys"),
+        Action.MAKE_WEB_PUSH_KEYS: FixAction(label="Make keys", path=f"{_APP}#keys"),
         Action.PREVIEW: FixAction(label="Compose", path=f"{_APP}/compose"),
         Action.REMOVE_KEY: FixAction(label="Keys", path=f"{_APP}#keys"),
         Action.RESUME: FixAction(label="Try again now", path=f"{_APP}/resume", sends={}),
+        Action.SET_APPLE_IDS: FixAction(label="Apps", path=f"{_APP}"),
         Action.SET_CAP: FixAction(label="Rules", path=f"{_APP}#rules"),
         Action.SET_DOMAIN: FixAction(label="Universal links", path=f"{_APP}#links"),
         Action.SET_IDENTITY_KEY: FixAction(label="Identity key", path=f"{_APP}#identity"),

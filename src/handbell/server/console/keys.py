@@ -100,7 +100,7 @@ async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:
         context = page.console.context
         return await context.read_certificate(upload.content, password=form.raw("password") or None)
     key_id = trimmed(form.text("key_id")).upper() or key_id_of_name(upload.name)
-    return read_auth_key(upload.content, team_id=page.the_app.team_id, key_id=key_id)
+    return read_auth_key(upload.content, team_id=page.the_app.apple.team_id, key_id=key_id)
 
 
 def _faults(error: CredentialError) -> Faults:

@@ -114,7 +114,7 @@ def _make(system: System, app: App, mail: str) -> _Made:
     try:
         system.apps.credential_for(app, "twin")
     except HandbellError:
-        system.apps.add_credential(app, make_key(app.team_id), environment="twin")
+        system.apps.add_credential(app, make_key(app.apple.team_id), environment="twin")
         return _Made(mail=made.mail or mail, is_keyed=True)
     return _Made(mail=made.mail or mail, is_keyed=False)
 

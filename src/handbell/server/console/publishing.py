@@ -241,7 +241,7 @@ async def _list(page: Page, faults: Faults | None = None, form: Form | None = No
 
 
 async def _add_twin_key(page: Page, app: App, *, is_of_sample: bool = False) -> None:
-    key = make_key(app.team_id, is_of_sample=is_of_sample)
+    key = make_key(app.apple.team_id, is_of_sample=is_of_sample)
     await page.run(page.system.apps.add_credential, app, key, environment="twin")
     await page.note("credential.add", key.key_id, "for the twin")
 

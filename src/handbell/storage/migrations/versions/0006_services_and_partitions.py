@@ -16,7 +16,7 @@ depends_on = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _SERVICE = "service TEXT DEFAULT 'apns' NOT NULL"
-_APPS = ("android_package TEXT", "web_origin TEXT")
+_APPS = ("android_package TEXT", "android_fingerprints TEXT", "web_origin TEXT")
 _SESSIONS = (
     _SERVICE,
     "kind TEXT DEFAULT 'device' NOT NULL",
