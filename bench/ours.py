@@ -15,14 +15,15 @@ import uvloop
 
 from handbell import PushNotification
 from handbell.apps.app import App
-from handbell.apps.credentials import read_auth_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.ids import apns_id, new_notification_id
 from handbell.gateways.apns.client import ApnsGateway
-from handbell.gateways.apns.payload import compose
-from handbell.gateways.gateway import Accepted, Outcome, Push
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.gateway import Push
 from handbell.gateways.http2 import Endpoint
+from handbell.gateways.outcomes import Accepted, Outcome
+from handbell.services.apns.credential import read_auth_key
 from handbell.system import System
 
 from . import seed
@@ -84,7 +85,9 @@ async def _gateway(job: Job) -> Result:
 
 
 async def _send(sender: ApnsGateway, job: Job, tokens: list[str]) -> int:
-    message = compose(_notification(job), bundle_id=job.topic, now=time.time())
+    message = compose(
+        _notification(job), app=App(team_id=job.team_id, bundle_id=job.topic), now=time.time()
+    )
     name = new_notification_id()
     accepted = 0
 

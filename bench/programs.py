@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.gateways.apns.payload import compose
+from handbell.gateways.apns.compose import compose
 
 from . import seed
 from .job import Job, Result
@@ -132,7 +133,7 @@ def pinned(path: Path, package: str) -> str:
 
 def _payload(job: Job) -> bytes:
     notification = Notification.read({"title": job.title, "body": job.body})
-    return compose(notification, bundle_id=job.topic, now=0).payload
+    return compose(notification, app=App(team_id="TEAM123456", bundle_id=job.topic), now=0).payload
 
 
 def _read_h2load(said: str, cpu_seconds: float) -> Result:

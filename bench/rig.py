@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from handbell.apps.credentials import AuthKey
+from handbell.services.apns.credential import AuthKey
 from handbell.twin.certificates import SERVER_FILE, Authority
 
 from .job import Job

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import text
 
 from handbell.apps.app import App
-from handbell.apps.credentials import read_auth_key
+from handbell.services.apns.credential import read_auth_key
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.storage.database import Database
 from handbell.system import System

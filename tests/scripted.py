@@ -15,7 +15,6 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey, Certificate
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -24,18 +23,10 @@ from handbell.delivery.delivery import Delivery, GatewayName
 from handbell.delivery.engine import Engine, Options
 from handbell.delivery.work.app_state import AppState
 from handbell.errors import MissingCredentialError
-from handbell.gateways.apns.protocol import Reaction
-from handbell.gateways.gateway import (
-    Accepted,
-    DeviceGone,
-    Gateway,
-    Outcome,
-    Push,
-    Refused,
-    Report,
-    RetryLater,
-    Unknown,
-)
+from handbell.gateways.gateway import Gateway, Push, Report
+from handbell.gateways.outcomes import Accepted, DeviceGone, Outcome, Refused, RetryLater, Unknown
+from handbell.services.apns.credential import AuthKey, Certificate
+from handbell.services.reactions import Reaction
 from handbell.settings import Settings
 from handbell.system import System
 
@@ -69,7 +60,7 @@ class Call:
         """Answer so many pushes; the call returns after the last."""
         for _ in range(min(number, len(self.pushes))):
             push = self.pushes.pop(0)
-            self.report(push, outcome or Accepted(push.apns_id))
+            self.report(push, outcome or Accepted(push.id))
         if not self.pushes:
             self.end()
 
@@ -85,7 +76,7 @@ class Call:
     def repeat(self, outcome: Outcome | None) -> None:
         """Answer all of it, once more or too late."""
         for push in self.all:
-            self.report(push, outcome or Accepted(push.apns_id))
+            self.report(push, outcome or Accepted(push.id))
 
 
 @dataclass(eq=False)
@@ -103,7 +94,7 @@ class ScriptedGateway:
         """Take pushes, and return when the test lets it."""
         if not batch:
             return
-        self.pushed.update(push.apns_id for push in batch)
+        self.pushed.update(push.id for push in batch)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = Call(list(batch), report, done, tuple(batch))
         if self.answers is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey
+from handbell.services.apns.credential import AuthKey
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.system import System
 from handbell.twin.threaded import RunningTwin, start_twin

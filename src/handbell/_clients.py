@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from handbell.remote.client import RemoteApp
 
     from .apps.app import App
-    from .apps.credentials import AuthKey
+    from .services.apns.credential import AuthKey
     from .settings import Settings
     from .system import System
 

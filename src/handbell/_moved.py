@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Final
 
 MOVED: Final = {
+    "handbell.apps.credentials": "handbell.services.apns.credential",
     "handbell.database": "handbell.storage.database",
     "handbell.delivery.audience": "handbell.delivery.accept.audience",
     "handbell.delivery.listing": "handbell.delivery.ledger.listing",

@@ -6,6 +6,7 @@
     ├── SettingsError           a setting, an environment variable or an option cannot be used
     ├── NotificationError       the notification is invalid
     │   ├── PayloadTooLargeError
+    │   ├── NotForServiceError  a push service cannot carry a notification of this kind
     │   └── TemplateError       a template is invalid, or cannot be rendered
     │       └── UnknownTemplateError
     ├── RecipientsError         the recipients are invalid or missing
@@ -114,6 +115,12 @@ class PayloadTooLargeError(NotificationError):
         super().__init__(what, fix=fix)
         self.size = size
         self.limit = limit
+
+
+class NotForServiceError(NotificationError):
+    """The push service cannot carry a notification of this kind."""
+
+    code = "not-for-service"
 
 
 class TemplateError(NotificationError):

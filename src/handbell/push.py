@@ -20,10 +20,10 @@ from .sessions import AsyncSessions, Sessions
 
 if TYPE_CHECKING:
     from .apps.app import App
-    from .apps.credentials import AuthKey
     from .delivery.events import Hook
     from .delivery.response import Response
     from .delivery.urgency import Urgency
+    from .services.apns.credential import AuthKey
     from .settings import Settings
     from .system import System
 
@@ -445,7 +445,7 @@ def _with_target(notification: NotificationLike, target: TargetLike) -> Mapping[
 
 def _read_explicit(system: "System", auth: Auth) -> "tuple[App, AuthKey]":
     from .apps.app import App  # noqa: PLC0415 - heavy
-    from .apps.credentials import read_auth_key  # noqa: PLC0415 - heavy
+    from .services.apns.credential import read_auth_key  # noqa: PLC0415 - heavy
 
     if auth.auth_key is None or auth.team_id is None or auth.bundle_id is None:
         raise CredentialError(

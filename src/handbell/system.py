@@ -15,7 +15,6 @@ from handbell.access.api_keys import ApiKeyStore
 from handbell.access.audit import AuditTrail
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding, check_credentials
-from handbell.apps.credentials import AuthKey, Certificate, pack, unpack
 from handbell.apps.installation_key import InstallationKey
 from handbell.apps.store import AppStore, StoredCredential
 from handbell.apps.templates import TemplateStore
@@ -60,7 +59,6 @@ from handbell.delivery.work.composed import Composed
 from handbell.errors import HandbellError, StorageError, TwinError
 from handbell.fixes import Action, Fix
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
-from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.gateways.gateway import Gateway
 from handbell.gateways.simulator import SimulatorGateway
 from handbell.registry.identity import IdentityStore, check_identity
@@ -68,6 +66,8 @@ from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
 from handbell.registry.session import Environment
 from handbell.registry.store import Registry
+from handbell.services.apns.credential import AuthKey, Certificate, pack, unpack
+from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.settings import Settings
 from handbell.storage.database import Database
 from handbell.storage.server_clock import ServerClock

@@ -18,8 +18,8 @@ from tests.browser import IN_A_BROWSER, serious_findings
 from tests.conftest import APP, Stage, open_stage
 from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
 
-from handbell.apps.credentials import AuthKey
 from handbell.apps.sample_keys import make_key
+from handbell.services.apns.credential import AuthKey
 
 BASE: Final = f"/console/apps/{APP}"
 EMPTY: Final = "/console/apps/TEAM654321.com.sample.empty"

@@ -10,29 +10,32 @@ from typing import Any
 
 import pytest
 
-from handbell.apps.credentials import AuthKey, read_certificate
+from handbell.apps.app import App
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.errors import GatewayError
 from handbell.gateways.apns.client import ApnsGateway, Endpoint
-from handbell.gateways.apns.payload import compose
-from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import (
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.gateway import Push
+from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
     Outcome,
-    Push,
     Refused,
     RetryLater,
     Unknown,
     Withdrawn,
 )
+from handbell.services.apns.credential import AuthKey, read_certificate
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 from handbell.twin.phone import Phone
 from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, BUNDLE = "TEAM123456", "com.sample.myapp"
-MESSAGE = compose(Notification(title="Hello"), bundle_id=BUNDLE, now=time.time())
+APP = App(team_id=TEAM, bundle_id=BUNDLE)
+MESSAGE = compose(Notification(title="Hello"), app=APP, now=time.time())
 PHONES = 60
 UNHURRIED = {"request_timeout": 10}
 """Where every push is answered, a busy machine may take its time."""
@@ -152,7 +155,7 @@ def test_every_push_is_accepted_when_nothing_goes_wrong(stage: Stage) -> None:
         gateway = stage.gateway()
         pushes = stage.pushes()
         outcomes = await send(gateway, pushes)
-        assert outcomes == [Accepted(push.apns_id) for push in pushes]
+        assert outcomes == [Accepted(push.id) for push in pushes]
         assert (gateway.opened, gateway.requests, gateway.resent) == (1, PHONES, 0)
         assert gateway.clock_skew is not None
         await gateway.close()

@@ -13,7 +13,6 @@ from sqlalchemy import insert, select, update
 
 from handbell.apps import sample_keys
 from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey, Certificate, read_certificate
 from handbell.apps.store import KNOWN_SECONDS, AppStore
 from handbell.apps.vault import Vault
 from handbell.errors import (
@@ -25,6 +24,7 @@ from handbell.errors import (
     NameTakenError,
     UnknownAppError,
 )
+from handbell.services.apns.credential import AuthKey, Certificate, read_certificate
 from handbell.storage.database import Database
 from handbell.storage.tables import apps, credentials, sessions, users
 

@@ -14,11 +14,11 @@ from tests.conftest import APP
 from tests.http2_server import LOOPS, Server, counting, opened, run, send, serve
 
 from handbell.apps.app import App
-from handbell.apps.credentials import read_certificate
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.gateways.http2 import Endpoint, Limits, Lost, NotSent, StreamResponse
+from handbell.services.apns.credential import read_certificate
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.certificates import Authority

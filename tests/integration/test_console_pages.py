@@ -11,10 +11,10 @@ from tests.conftest import Stage, open_system
 from tests.console import MAIL, PASSWORD, Desk, Visitor, open_console, unhurried
 
 from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey
 from handbell.apps.sample_keys import make_key
 from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 from handbell.server.routes import ROUTES
+from handbell.services.apns.credential import AuthKey
 from handbell.storage.tables import metadata
 from handbell.twin.threaded import RunningTwin
 

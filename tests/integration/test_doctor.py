@@ -10,16 +10,10 @@ from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.sample_keys import make_key
 from handbell.apps.store import StoredCredential
 from handbell.delivery.doctor import judge_clock, judge_probe
-from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import (
-    Accepted,
-    LostVerdict,
-    Outcome,
-    Refused,
-    RetryLater,
-    Unknown,
-)
 from handbell.gateways.http2_tls import authority
+from handbell.gateways.outcomes import Accepted, LostVerdict, Outcome, Refused, RetryLater, Unknown
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 if TYPE_CHECKING:
     from tests.conftest import Stage

@@ -12,7 +12,6 @@ import pytest
 from bench.chaos import fill
 from tests.reported import report
 
-from handbell.apps.credentials import read_certificate
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.events import DeliveryFailed, Event, SessionClosed
@@ -20,6 +19,7 @@ from handbell.delivery.webhooks.store import WebhookStore
 from handbell.delivery.work.app_states import PAGE
 from handbell.errors import MissingCredentialError, NotificationError, TwinError
 from handbell.registry.session import LOGGED_OUT
+from handbell.services.apns.credential import read_certificate
 
 if TYPE_CHECKING:
     from tests.conftest import Stage

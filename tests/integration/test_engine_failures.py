@@ -14,7 +14,6 @@ from tests.scene import Scene, open_scene
 
 from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
-from handbell.apps.credentials import AuthKey, Certificate
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -25,7 +24,9 @@ from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
 from handbell.delivery.queue.workers import LEASE_SECONDS, Workers
 from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.errors import ContradictionError, StorageError
-from handbell.gateways.gateway import Accepted, Gateway, Push, Report
+from handbell.gateways.gateway import Gateway, Push, Report
+from handbell.gateways.outcomes import Accepted
+from handbell.services.apns.credential import AuthKey, Certificate
 from handbell.settings import DATABASE_FILE
 from handbell.storage.database import Database
 from handbell.system import System
@@ -51,7 +52,7 @@ class Broken:
     async def send(self, batch: Sequence[Push], report: Report) -> None:
         """Accept the first pushes, and raise what no gateway should."""
         for push in batch[: self.takes]:
-            report(push, Accepted(push.apns_id))
+            report(push, Accepted(push.id))
         self.late += [lambda push=push: report(push, Accepted("")) for push in batch]  # type: ignore[misc]
         raise RuntimeError("a gateway's own mistake")
 
@@ -132,7 +133,7 @@ def test_an_answer_that_nobody_understands_is_one_push_sent_again(scene: Scene) 
     class Odd(Broken):
         async def send(self, batch: Sequence[Push], report: Report) -> None:
             for place, push in enumerate(batch):
-                outcome = cast("Any", "yes") if place == 1 else Accepted(push.apns_id)
+                outcome = cast("Any", "yes") if place == 1 else Accepted(push.id)
                 report(push, outcome)
 
     async def scenario() -> None:

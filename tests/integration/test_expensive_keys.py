@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 from tests.conftest import APP, Stage
 from tests.serving import Server, administrator, server
 
-from handbell.apps.credentials import read_auth_key
 from handbell.errors import AppError, CredentialError
+from handbell.services.apns.credential import read_auth_key
 
 __all__ = ["administrator", "server"]
 

@@ -9,15 +9,8 @@ import pytest
 from tests.scene import Scene, open_scene
 
 from handbell.delivery.events import Event, VerdictLost
-from handbell.gateways.gateway import (
-    Accepted,
-    DeviceGone,
-    Gateway,
-    LostVerdict,
-    Outcome,
-    Push,
-    Report,
-)
+from handbell.gateways.gateway import Gateway, Push, Report
+from handbell.gateways.outcomes import Accepted, DeviceGone, LostVerdict, Outcome
 from handbell.system import System
 
 
@@ -34,7 +27,7 @@ class Scripted:
         """Report the next outcome for each push."""
         for push in batch:
             self.asked.append(push.environment)
-            report(push, self.outcomes.pop(0) if self.outcomes else Accepted(push.apns_id))
+            report(push, self.outcomes.pop(0) if self.outcomes else Accepted(push.id))
 
     def require(self, may_begin: Callable[[], bool]) -> None:
         """Begin all of it at once."""

@@ -10,9 +10,9 @@ from tests.proxy import proxying
 
 from handbell._proxy import Proxy
 from handbell.delivery.policy.decision import UNREACHED, HealthSignal, health_signal, meaning
-from handbell.gateways.apns.protocol import Reaction
-from handbell.gateways.gateway import RetryLater
 from handbell.gateways.http2 import Endpoint, NotSent, StreamResponse
+from handbell.gateways.outcomes import RetryLater
+from handbell.services.reactions import Reaction
 from handbell.twin.certificates import Authority
 
 PASSWORD = "hunter2 ü"

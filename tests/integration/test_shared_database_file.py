@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from handbell.apps.credentials import read_auth_key
 from handbell.demo_environment import isolated_settings
 from handbell.errors import CredentialError, StorageError
+from handbell.services.apns.credential import read_auth_key
 from handbell.storage.database import Database
 from handbell.storage.engines import refuse_ours
 from handbell.storage.tables import apps

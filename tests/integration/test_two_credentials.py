@@ -8,10 +8,10 @@ import pytest
 from tests.conftest import Stage
 from tests.scene import Scene, open_scene
 
-from handbell.apps.credentials import AuthKey
 from handbell.apps.sample_keys import make_key
 from handbell.delivery.events import CircuitOpened, Event
 from handbell.delivery.policy.circuit import CircuitStop
+from handbell.services.apns.credential import AuthKey
 
 
 @pytest.fixture

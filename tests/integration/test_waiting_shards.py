@@ -472,7 +472,7 @@ class TimedGateway(ScriptedGateway):
     async def send(self, batch: Sequence[Push], report: Report) -> None:
         """Take pushes, and note when."""
         for push in batch:
-            self.first.setdefault(push.apns_id, self.clock())
+            self.first.setdefault(push.id, self.clock())
         await super().send(batch, report)
 
 

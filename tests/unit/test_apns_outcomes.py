@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.gateways.apns.verdict import judge
-from handbell.gateways.gateway import (
+from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
@@ -17,6 +16,8 @@ from handbell.gateways.gateway import (
     RetryLater,
     Unknown,
 )
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 LATER = {
     "ExpiredProviderToken",

@@ -19,8 +19,8 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handbell.apps.credentials import AuthKey, Certificate, read_auth_key, read_certificate
 from handbell.errors import CredentialError
+from handbell.services.apns.credential import AuthKey, Certificate, read_auth_key, read_certificate
 
 TEAM, KEY_ID = "TEAM123456", "ABC123DEFG"
 KEY = ec.generate_private_key(ec.SECP256R1())

@@ -11,8 +11,7 @@ from handbell.delivery.policy.decision import (
     health_signal,
     meaning,
 )
-from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import (
+from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
@@ -22,6 +21,8 @@ from handbell.gateways.gateway import (
     Unknown,
 )
 from handbell.registry.session import Environment
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 
 def _refused(reason: str) -> Refused:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.delivery.ids import apns_id, is_notification_id, new_notification_id, read_apns_id
-from handbell.gateways.apns.protocol import APNS_ID_PATTERN
+from handbell.services.apns.protocol import APNS_ID_PATTERN
 
 ROWS = st.integers(min_value=1, max_value=2**60 - 1)
 

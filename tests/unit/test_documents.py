@@ -10,7 +10,7 @@ import pytest
 import handbell
 from handbell import errors
 from handbell.delivery.policy.decision import OWN_REASONS, meaning
-from handbell.gateways.apns.protocol import REASONS
+from handbell.services.apns.reasons import REASONS
 
 ROOT = Path(__file__).parents[2]
 ERRORS = (ROOT / "docs/errors.md").read_text(encoding="utf-8")

@@ -38,15 +38,22 @@ BASE = {
     "settings",
     "storage",
 }
+_PUBLISHED = {
+    f"services.{service}.{name}"
+    for service in ("apns", "fcm", "webpush")
+    for name in ("protocol", "reasons.REASONS")
+}
+"""What the twin shares with the client: facts of each service, and no logic."""
 ALLOWED: dict[str, set[str]] = {
     "storage": set(),
-    "creation": set(),
-    "apps": {"creation"},
-    "registry": {"apps", "creation.languages"},
-    "gateways": {"creation", "apps"},
-    "delivery": {"creation", "apps", "registry", "gateways"},
+    "services": set(),
+    "creation": {"services.address"},
+    "apps": {"creation", "services"},
+    "registry": {"apps", "creation.languages", "services"},
+    "gateways": {"creation", "apps", "services"},
+    "delivery": {"creation", "apps", "registry", "gateways", "services"},
     "http_server": set(),
-    "twin": {"gateways.apns.protocol", "http_server"},
+    "twin": {*_PUBLISHED, "http_server"},
     "access": {"apps"},
     "remote": {"_portal", "_send_each", "_variables", "creation", "delivery", "push", "registry"},
     "server": {
@@ -57,7 +64,8 @@ ALLOWED: dict[str, set[str]] = {
         "registry",
         "delivery",
         "access",
-        "gateways.apns.payload",
+        "services",
+        "gateways.apns.compose",
         "twin.discovery",
         "http_server",
     },
@@ -73,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "apps",
         "registry",
         "delivery",
+        "services",
         "twin",
         "access",
         "server",

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.apps.checkup import caveats
-from handbell.apps.credentials import key_id_of_name, read_auth_key, read_certificate
 from handbell.errors import CredentialError
+from handbell.services.apns.credential import key_id_of_name, read_auth_key, read_certificate
 
 TEAM, KEY_ID = "TEAM123456", "ABC123DEFG"
 KEY = ec.generate_private_key(ec.SECP256R1())

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell.apps.app import App
 from handbell.creation.notification import SPELLINGS, Notification
 from handbell.errors import NotificationError, PayloadTooLargeError
-from handbell.gateways.apns.payload import compose
-from handbell.gateways.apns.protocol import DEFAULT_PRIORITY, PUSH_TYPES
+from handbell.gateways.apns.compose import compose
 from handbell.gateways.gateway import Message
+from handbell.services.apns.protocol import DEFAULT_PRIORITY, PUSH_TYPES
 
 NOW = 1_800_000_000.5
 BUNDLE_ID = "com.sample.myapp"
+APP = App(team_id="TEAM123456", bundle_id=BUNDLE_ID)
 START = {
     "event": "start",
     "title": "Ride",
@@ -26,7 +28,7 @@ START = {
 
 def composed(**fields: Any) -> Message:
     """Compose a notification of these fields."""
-    return compose(Notification.read(fields), bundle_id=BUNDLE_ID, now=NOW)
+    return compose(Notification.read(fields), app=APP, now=NOW)
 
 
 def payload_of(**fields: Any) -> Any:
@@ -353,7 +355,7 @@ def test_bytes_are_compact_utf_8() -> None:
 def test_a_notification_that_has_an_id_tells_it_to_the_device() -> None:
     """The id stands beside ``aps``, and counts among the bytes."""
     notification = Notification(title="a")
-    told = compose(notification, bundle_id=BUNDLE_ID, now=NOW, notification_id="0123456789abcde")
+    told = compose(notification, app=APP, now=NOW, notification_id="0123456789abcde")
     assert told.payload == b'{"aps":{"alert":{"title":"a"}},"handbell":"0123456789abcde"}'
 
 
@@ -361,9 +363,9 @@ def test_composing_changes_nothing() -> None:
     """The notification is the same after it was composed, so that it can be composed again."""
     notification = Notification(title="a", url="u", image_url="i", user_info={"n": [1]})
     before = copy.deepcopy(notification)
-    first = compose(notification, bundle_id=BUNDLE_ID, now=NOW)
+    first = compose(notification, app=APP, now=NOW)
     assert notification == before
-    assert compose(notification, bundle_id=BUNDLE_ID, now=NOW) == first
+    assert compose(notification, app=APP, now=NOW) == first
 
 
 TEXTS = st.text(max_size=6)

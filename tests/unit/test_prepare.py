@@ -12,7 +12,8 @@ from handbell.delivery.accept.prepare import is_ordinary
 from handbell.delivery.accept.store import Order
 from handbell.delivery.work.composed import is_loud
 from handbell.errors import NotificationError
-from handbell.gateways.apns.wording_cache import compose_each
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.wordings import compose_each
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=400)
 _INFO = st.dictionaries(_TEXT, _TEXT | st.integers(-9, 1 << 60) | st.floats(allow_nan=False))
@@ -60,7 +61,7 @@ def test_what_is_ordinary_can_be_composed_for_any_app(written: dict[str, Any]) -
     if not is_ordinary(_order(notification)):
         return
     wordings = compose_each(
-        notification, bundle_id=_APP.apple.bundle_id, now=1e9, notification_id="0123456789abcde"
+        compose, notification, app=_APP, now=1e9, notification_id="0123456789abcde"
     )
     assert wordings.warnings == []
     assert is_loud(notification, wordings.own.message)

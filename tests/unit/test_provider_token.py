@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from handbell.apps.credentials import AuthKey
-from handbell.gateways.apns.protocol import (
+from handbell.gateways.apns.token import GRID_SECONDS, ProviderTokens, provider_token
+from handbell.services.apns.credential import AuthKey
+from handbell.services.apns.protocol import (
     PROVIDER_TOKEN_MAX_AGE_SECONDS,
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
 )
-from handbell.gateways.apns.token import GRID_SECONDS, ProviderTokens, provider_token
 
 TEAM, KEY_ID = "TEAM123456", "KEY1234567"
 KEY = AuthKey(team_id=TEAM, key_id=KEY_ID, private_key=ec.generate_private_key(ec.SECP256R1()))

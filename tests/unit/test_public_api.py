@@ -34,10 +34,10 @@ from handbell.delivery.accept.prepare import URGENCIES
 from handbell.delivery.deliveries import PAGE, LedgerDeliveries
 from handbell.delivery.ledger.reports import STATES
 from handbell.diagnostic import NOTES
-from handbell.gateways.apns.payload import LIVE_ACTIVITY_EVENTS
-from handbell.gateways.apns.protocol import INTERRUPTION_LEVELS, PUSH_TYPES
+from handbell.gateways.apns.compose import LIVE_ACTIVITY_EVENTS
 from handbell.registry.listing import STATUSES
 from handbell.registry.session import PLATFORMS
+from handbell.services.apns.protocol import INTERRUPTION_LEVELS, PUSH_TYPES
 from handbell.system import ENVIRONMENTS
 
 MAIL = "test@4d.com"

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.errors import NotificationError, PayloadTooLargeError
-from handbell.gateways.apns.payload import compose
+from handbell.gateways.apns.compose import compose
 
+APP = App(team_id="TEAM123456", bundle_id="a.b")
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
     lambda inner: (
@@ -22,7 +24,7 @@ _VALUES = st.recursive(
 
 def sent(**fields: Any) -> tuple[dict[str, Any], str]:
     """Return the payload that a device gets, and the push type."""
-    message = compose(Notification.read(fields), bundle_id="a.b", now=0, notification_id="n")
+    message = compose(Notification.read(fields), app=APP, now=0, notification_id="n")
     return json.loads(message.payload), message.push_type
 
 

@@ -15,7 +15,6 @@ from handbell.delivery.policy.retry import (
     MENDED_BY_HAND,
     MOST_ATTEMPTS,
     NOW_OR_NEVER_SECONDS,
-    ROWS,
     SERVICE_DOWN,
     GiveUp,
     RetryAt,
@@ -26,13 +25,15 @@ from handbell.delivery.policy.retry import (
     while_down,
     while_stopped,
 )
-from handbell.gateways.apns.protocol import REASONS, RETRY_SERVER_ERROR_SECONDS, Reaction
-from handbell.gateways.gateway import DeviceGone, LostVerdict, Outcome, RetryLater, Unknown
+from handbell.gateways.outcomes import DeviceGone, LostVerdict, Outcome, RetryLater, Unknown
+from handbell.services.apns.protocol import RETRY_SERVER_ERROR_SECONDS
+from handbell.services.apns.reasons import BACK_OFF, REASONS
+from handbell.services.reactions import Reaction
 
 NOW = 1_800_000_000.0
 MINUTE = 60
 HOUR = 3600
-RETRIED = [row for row in REASONS.values() if row.reaction in ROWS]
+RETRIED = [row for row in REASONS.values() if row.reaction in BACK_OFF]
 
 
 class Least(Random):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from handbell.gateways.apns.protocol import Reaction
-from handbell.gateways.gateway import Accepted, Message, Outcome, Push, Refused, Unknown
+from handbell.gateways.gateway import Message, Push
+from handbell.gateways.outcomes import Accepted, Outcome, Refused, Unknown
 from handbell.gateways.simulator import (
     AT_ONCE,
     FAILED,
@@ -14,6 +14,7 @@ from handbell.gateways.simulator import (
     UNSUPPORTED,
     SimulatorGateway,
 )
+from handbell.services.reactions import Reaction
 
 PAYLOAD = '{"aps":{"alert":{"title":"Hé 🔔"}}}'.encode()
 BUNDLE_ID = "com.sample.myapp"

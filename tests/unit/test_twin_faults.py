@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.errors import TwinError
-from handbell.gateways.apns.protocol import REASONS
+from handbell.services.apns.reasons import REASONS
 from handbell.twin.faults import KINDS, Fault, FaultPlan
 
 ONE, OTHER = "ab" * 32, "cd" * 32

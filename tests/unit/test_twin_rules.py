@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS, PushType
+from handbell.services.apns.protocol import PUSH_TYPES, PushType
+from handbell.services.apns.reasons import REASONS
 from handbell.twin.apns.phone import Push
 from handbell.twin.apns.provider_token import Key
 from handbell.twin.apns.rules import (

@@ -8,9 +8,9 @@ from typing import Final, Literal
 from handbell._text import moment
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix
+from handbell.services.apns.credential import AuthKey, Certificate
 
 from .app import App
-from .credentials import AuthKey, Certificate
 from .store import StoredCredential
 
 _RENEW: Final = (

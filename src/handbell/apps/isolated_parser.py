@@ -14,8 +14,7 @@ from base64 import b64decode, b64encode
 from typing import Final
 
 from handbell.errors import CredentialError
-
-from .credentials import Certificate, pack, read_certificate, unpack
+from handbell.services.apns.credential import Certificate, pack, read_certificate, unpack
 
 SECONDS: Final = 10.0
 """The time-out of the process, its start included."""
@@ -25,7 +24,7 @@ _MEMORY_BYTES: Final = 1024**3
 
 
 async def read_certificate_apart(content: bytes, *, password: str | None = None) -> Certificate:
-    """Parse a file's contents with :func:`~handbell.apps.credentials.read_certificate`.
+    """Parse a file's contents with :func:`~handbell.services.apns.credential.read_certificate`.
 
     Raises :class:`~handbell.errors.CredentialError`, also when the limits are exceeded.
     """

@@ -10,10 +10,10 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, select
 
+from handbell.services.apns.credential import AuthKey
 from handbell.storage.tables import credentials
 
 from .app import App
-from .credentials import AuthKey
 
 # Without similar letters and digits, so that no real key has the same prefix.
 _ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"

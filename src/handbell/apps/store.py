@@ -28,6 +28,7 @@ from handbell.errors import (
     UnknownAppError,
 )
 from handbell.fixes import Action, Fix
+from handbell.services.apns.credential import AuthKey, Certificate, pack, unpack
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
 from handbell.storage.tables import SEALED
@@ -37,7 +38,6 @@ from handbell.storage.tables import credentials as credentials_table
 
 from .app import App
 from .credential_choice import by_preference
-from .credentials import AuthKey, Certificate, pack, unpack
 from .names import check_ids, check_name, free_name
 from .references import meant, single
 from .rows import columns_of, read_apps

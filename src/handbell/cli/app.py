@@ -204,7 +204,7 @@ def remove(
 
 
 def _read_key(path: Path) -> bytes:
-    from handbell.apps.key_loader import read_source  # noqa: PLC0415 - heavy
+    from handbell.services.key_loader import read_source  # noqa: PLC0415 - heavy
 
     try:
         return read_source(path).data

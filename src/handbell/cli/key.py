@@ -46,7 +46,7 @@ def add(
 ) -> None:
     """Add a key to an app. It is stored encrypted, and never shown again."""
     from handbell.apps.checkup import caveats  # noqa: PLC0415 - heavy
-    from handbell.apps.credentials import read_auth_key, read_certificate  # noqa: PLC0415 - heavy
+    from handbell.services.apns.credential import read_auth_key, read_certificate  # noqa: PLC0415 - heavy
 
     parts = system()
     found = parts.apps.find(app or parts.settings.app)

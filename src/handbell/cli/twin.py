@@ -107,7 +107,7 @@ async def run_twin(
 
 
 def _add_keys(serving: "Twin", keys: Sequence[Path], team: str | None) -> None:
-    from handbell.apps.credentials import read_auth_key  # noqa: PLC0415 - heavy
+    from handbell.services.apns.credential import read_auth_key  # noqa: PLC0415 - heavy
 
     if keys and team is None:
         raise TwinError("--key was given without --team", fix="Add the team id with --team")

@@ -10,13 +10,13 @@ from handbell.apps.app import App
 from handbell.apps.checkup import Finding
 from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
-from handbell.delivery.policy.decision import TOKEN_REASONS, meaning
+from handbell.delivery.policy.decision import meaning
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.apns.client import ApnsGateway
-from handbell.gateways.apns.payload import compose
-from handbell.gateways.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
-from handbell.gateways.gateway import (
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.http2_tls import authority
+from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
@@ -24,8 +24,9 @@ from handbell.gateways.gateway import (
     Refused,
     RetryLater,
 )
-from handbell.gateways.http2_tls import authority
 from handbell.registry.session import Environment
+from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
+from handbell.services.apns.reasons import TOKEN_REASONS
 from handbell.storage.signals import Signals
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
@@ -100,9 +101,7 @@ def _mended(finding: Finding, app: App, stored: StoredCredential) -> Finding:
 async def _probe_one(
     app: App, environment: Environment, key_id: str, find_gateway: FindProbed, name: str = ""
 ) -> list[Finding]:
-    message = compose(
-        Notification(title="Handbell's check-up", ttl=0), bundle_id=app.apple.bundle_id, now=0
-    )
+    message = compose(Notification(title="Handbell's check-up", ttl=0), app=app, now=0)
     try:
         gateway = find_gateway(environment, key_id)
         outcome = await gateway.probe(environment, message)

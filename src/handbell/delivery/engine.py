@@ -36,7 +36,8 @@ from handbell.delivery.work.composed import Composed, is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.wording_cache import compose_each
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.wordings import compose_each
 from handbell.registry.store import Registry
 from handbell.storage.group_commit import GroupCommit
 
@@ -420,9 +421,7 @@ class Engine:
                 fix="Send with collapse_id what may have to be replaced",
             )
         content = dataclasses.replace(notification, collapse_id=collapse_id)
-        wordings = compose_each(
-            content, bundle_id=app.apple.bundle_id, now=self._now(), notification_id=NO_ID
-        )
+        wordings = compose_each(compose, content, app=app, now=self._now(), notification_id=NO_ID)
         await self.cancel(app, notification_id)
         # Deliveries in flight got the former content, and also get the new one.
         await self.worker.settled(former.id)

@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .apns.protocol import Reaction
-from .gateway import Accepted, Message, Outcome, Push, Refused, Report, Unknown, Withdrawn
+from handbell.services.reactions import Reaction
+
+from .gateway import Message, Push, Report
+from .outcomes import Accepted, Outcome, Refused, Unknown, Withdrawn
 
 UNAVAILABLE: Final = "SimulatorUnavailable"
 """The reason when this machine has no ``xcrun``."""
@@ -64,20 +66,20 @@ class SimulatorGateway:
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
         """Withdraw pushes that have not begun."""
         for push in [push for push in self._waiting.values() if is_meant(push)]:
-            del self._waiting[push.apns_id]
+            del self._waiting[push.id]
 
     async def close(self) -> None:
         """Do nothing: each push is its own process, which ends within :meth:`send`."""
 
     async def _send_one(self, xcrun: str | None, push: Push, report: Report) -> None:
-        self._waiting[push.apns_id] = push
+        self._waiting[push.id] = push
         outcome: Outcome = Withdrawn()
         async with self._slots:
-            while push.apns_id in self._waiting and not self._may_begin():  # noqa: ASYNC110
+            while push.id in self._waiting and not self._may_begin():  # noqa: ASYNC110
                 await asyncio.sleep(
                     _REST_SECONDS
                 )  # polling: there is no event when the permission returns
-            if self._waiting.pop(push.apns_id, None) is not None:
+            if self._waiting.pop(push.id, None) is not None:
                 outcome = await self._outcome(xcrun, push)
         report(push, outcome)
 
@@ -119,7 +121,7 @@ class SimulatorGateway:
         finally:
             await _end(process)
         if process.returncode == 0:
-            return Accepted(push.apns_id)
+            return Accepted(push.id)
         detail = (complained or output).decode(errors="replace").strip()
         return _refused(
             FAILED, detail[:_DETAIL_CHARACTERS] or f"simctl ended with {process.returncode}"

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from handbell.apps.app import App
+from handbell.services.apns.address import read_token
 
 from .device_attributes import read_attributes
 from .registration import DeviceDescription, Registered, Registration, registered_mail
 from .secret import SESSION_MARK, digest_of, new_secret
-from .session import RegisteredSession, Session, read_token
+from .session import RegisteredSession, Session
 from .store import Registry
 
 

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 from handbell._mail import fold_mail
 from handbell._paths import expanded
 from handbell.apps.app import App
-from handbell.apps.credentials import read_auth_key
 from handbell.apps.store import AppStore
 from handbell.errors import (
     AppError,
@@ -23,9 +22,11 @@ from handbell.errors import (
     HandbellError,
     RegistryError,
 )
+from handbell.services.apns.address import read_token
+from handbell.services.apns.credential import read_auth_key
 
 from .registration import Registration
-from .session import MAX_LABEL_LENGTH, Session, read_platform, read_token
+from .session import MAX_LABEL_LENGTH, Session, read_platform
 from .store import Registry
 
 MAX_FILE_BYTES: Final = 1024 * 1024

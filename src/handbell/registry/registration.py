@@ -5,6 +5,7 @@ from typing import Final, Self
 
 from handbell._mail import read_mail
 from handbell.errors import RegistryError
+from handbell.services.apns.address import read_token
 
 from .session import (
     Environment,
@@ -14,7 +15,6 @@ from .session import (
     read_label,
     read_platform,
     read_time_zone,
-    read_token,
 )
 
 _LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id")

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 from zoneinfo import available_timezones
 
-from handbell._text import nearest, short_token
+from handbell._text import nearest
 from handbell.errors import RegistryError
 
 Status = Literal["pending", "active", "quarantined", "closed"]
@@ -39,8 +39,6 @@ CLOSED_WORDS: Final[Mapping[str, str]] = MappingProxyType(
 """Explanations of our own close reasons. Other reasons are a push service's, or free text."""
 
 MAX_LABEL_LENGTH: Final = 512
-
-_TOKEN: Final = re.compile(r"(?:[0-9a-f]{2}){4,256}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,20 +115,6 @@ _OFFSET: Final = re.compile(
 _MOST_HOURS: Final = 14
 # Files of a system's zone folder that are no zones of a place.
 _NO_PLACES: Final = frozenset({"localtime", "Factory"})
-
-
-def read_token(text: str) -> str:
-    """Return a device token in its canonical form: lower case.
-
-    Raises :class:`~handbell.errors.RegistryError` unless it is an even run of 8 to 512 hex digits.
-    """
-    token = text.strip().lower()
-    if not _TOKEN.fullmatch(token):
-        raise RegistryError(
-            f"{short_token(text)!r} is not a device token",
-            fix="Send the token's bytes as hex digits: an even number of them, 8 to 512",
-        )
-    return token
 
 
 def read_platform(text: str) -> str:

@@ -19,6 +19,7 @@ from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.errors import RegistryError, UnknownSessionError
 from handbell.fixes import Action, Fix
+from handbell.services.apns.address import read_token
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
@@ -35,14 +36,7 @@ from .ownership import (
 )
 from .recipient_lookup import RecipientSession, read_holders, read_recipient_sessions
 from .registration import DeviceDescription, Registered, Registration
-from .session import (
-    ActiveSession,
-    Environment,
-    Platform,
-    Session,
-    SessionLocation,
-    read_token,
-)
+from .session import ActiveSession, Environment, Platform, Session, SessionLocation
 from .user import User
 
 SESSIONS_PER_USER: Final = 50

@@ -11,9 +11,9 @@ from typing import Final, ParamSpec, TypeVar, cast
 from starlette.requests import HTTPConnection
 
 from handbell.apps.app import App
-from handbell.apps.credentials import Certificate
 from handbell.apps.isolated_parser import read_certificate_apart
 from handbell.delivery.observe.metrics import Metrics
+from handbell.services.apns.credential import Certificate
 from handbell.settings import Settings
 from handbell.system import System
 

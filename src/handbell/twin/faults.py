@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from handbell._text import nearest
 from handbell.errors import TwinError
-from handbell.gateways.apns.protocol import REASONS
+from handbell.services.apns.reasons import REASONS
 
 from .sides import SERVICE_OF_SIDE
 

@@ -30,8 +30,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handbell._text import nearest
 from handbell.errors import HandbellError
-from handbell.gateways.apns.protocol import REASONS
 from handbell.http_server.server import HttpServer
+from handbell.services.apns.reasons import REASONS
 
 from .phone import Card, Phone
 from .state import TwinState

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.contract.clients.tools import run
 
-from handbell.gateways.apns.protocol import PUSH_TYPES, REASONS
+from handbell.services.apns.protocol import PUSH_TYPES
+from handbell.services.apns.reasons import REASONS
 from handbell.twin.threaded import RunningTwin, start_twin
 
 TEAM, KEY_ID, BUNDLE = "TEAM123456", "KEY1234567", "com.sample.myapp"

@@ -25,7 +25,8 @@ from handbell.delivery.work.composed import is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.wording_cache import Wordings, compose_each
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.wordings import Wordings, compose_each
 from handbell.registry.session import Environment
 from handbell.registry.store import Registry
 
@@ -262,8 +263,9 @@ class SendPreparer:
         try:
             if composes or not is_ordinary(one.order):
                 one.wordings = compose_each(
+                    compose,
                     entry.notification,
-                    bundle_id=entry.app.apple.bundle_id,
+                    app=entry.app,
                     now=starts,
                     notification_id=one.order.public_id,
                 )

@@ -10,8 +10,9 @@ from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import NO_ID
 from handbell.errors import NotificationError, PayloadTooLargeError
-from handbell.gateways.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
-from handbell.gateways.apns.wording_cache import Wording, compose_each
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.wordings import Wording, compose_each
+from handbell.services.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
 
 from .resolve import ResolvedRecipients
 
@@ -74,7 +75,7 @@ def _in_language(
 ) -> LanguagePreview:
     told = notification.in_language(tag)
     try:
-        wordings = compose_each(told, bundle_id=app.apple.bundle_id, now=now, notification_id=NO_ID)
+        wordings = compose_each(compose, told, app=app, now=now, notification_id=NO_ID)
     except NotificationError as error:
         sizes = error if isinstance(error, PayloadTooLargeError) else None
         return LanguagePreview(
@@ -110,9 +111,7 @@ def preview(
     itself by a provider token there, and not by a certificate. Raises NotificationError when the
     notification cannot be sent. Nothing is stored or sent.
     """
-    wordings = compose_each(
-        notification, bundle_id=app.apple.bundle_id, now=now, notification_id=NO_ID
-    )
+    wordings = compose_each(compose, notification, app=app, now=now, notification_id=NO_ID)
     warnings = [*plan.warnings, *wordings.warnings]
     environments = {target.environment for target in plan.targets if target.gateway == "apns"}
     hidden = ((AUTHORIZATION, "bearer (hidden)"),)

@@ -25,9 +25,10 @@ from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.composed import Composed
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence, with_app
-from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients

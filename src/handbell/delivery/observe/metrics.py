@@ -30,7 +30,7 @@ from handbell.delivery.events import (
 )
 from handbell.delivery.policy.decision import OWN_REASONS
 from handbell.errors import HandbellError
-from handbell.gateways.apns.protocol import REASONS
+from handbell.services.apns.reasons import REASONS
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram, in seconds."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from handbell.errors import AppError, RegistryError
-from handbell.gateways.apns.protocol import REASONS, Reaction
 from handbell.registry.session import read_time_zone
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 from .cap import Cap, read_cap
 from .circuit import LONGEST_ASKED_SECONDS, CircuitStop, StoredCircuit

@@ -10,8 +10,7 @@ from typing import Final
 
 from handbell.delivery.delivery import State
 from handbell.fixes import Action, Fix
-from handbell.gateways.apns.protocol import REASONS, Reaction
-from handbell.gateways.gateway import (
+from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
@@ -22,6 +21,9 @@ from handbell.gateways.gateway import (
     Withdrawn,
 )
 from handbell.registry.session import Environment
+from handbell.services import apns
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 OTHER_ENVIRONMENT: Final[dict[Environment, Environment]] = {
     "production": "development",
@@ -222,9 +224,6 @@ UNREACHED: Final = frozenset(
 )
 """No connection can be made, which no single push can cause."""
 
-TOKEN_REASONS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
-"""Reasons that concern a device token, from a push service that accepts the key."""
-
 CERTIFICATE_REASONS: Final = frozenset({"ClientCertificateUnusable", "ClientCertificateRefused"})
 """No connection can be made with the app's certificate: the configuration is at fault."""
 
@@ -396,31 +395,6 @@ OWN_REASONS: Final = {
 }
 """Reasons of our own, with their meaning and what to do; Apple's are in the protocol table."""
 
-_FIX_BY_REACTION: Final = {
-    Reaction.FIX_NOTIFICATION: Fix(
-        Action.PREVIEW, "change the notification, and look at its request"
-    ),
-    Reaction.FIX_CONFIGURATION: Fix(
-        Action.CHECK_UP, "check team id, key id, bundle id and the key's scope"
-    ),
-    Reaction.TRY_OTHER_ENVIRONMENT: (
-        "let the app register again, so that a fresh token and its environment are known"
-    ),
-    Reaction.WRONG_APP: "check that the bundle id is the one of the app that made the token",
-    Reaction.CLOSE_SESSION: "nothing to do: the session opens again when the app registers",
-    Reaction.RENEW_TOKEN: "check this machine's clock",
-    Reaction.RECONNECT: "send it again",
-    Reaction.SLOW_DOWN_DEVICE: "send less often to this one device",
-    Reaction.KEEP_FORMER_TOKEN: "wait some minutes; no other program may mint tokens for this key",
-    Reaction.BACK_OFF: "send it again in fifteen minutes or later",
-}
-
-_OTHER_KEY: Final = Fix(Action.ADD_KEY, "add a key that serves this environment")
-_FIX_BY_REASON: Final = {
-    "BadEnvironmentKeyIdInToken": _OTHER_KEY,
-    "BadEnvironmentKeyInToken": _OTHER_KEY,
-}
-
 
 def meaning(reason: str, detail: str = "") -> tuple[str, str]:
     """Return a reason's explanation and remedy; both are clauses without a full stop.
@@ -429,8 +403,7 @@ def meaning(reason: str, detail: str = "") -> tuple[str, str]:
     """
     if reason in REASONS:
         row = REASONS[reason]
-        fix = _FIX_BY_REASON.get(reason) or _FIX_BY_REACTION[row.reaction]
-        return detail or row.meaning, fix
+        return detail or row.meaning, apns.SERVICE.fix(row)
     if reason in OWN_REASONS:
         words, fix = OWN_REASONS[reason]
         if reason == "ServiceDown" and detail:

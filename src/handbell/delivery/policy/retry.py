@@ -13,13 +13,11 @@ from typing import Final, Literal
 
 from handbell._back_off import JITTER, BackOff
 from handbell._text import count
-from handbell.gateways.apns.protocol import (
-    PROVIDER_TOKEN_MIN_REFRESH_SECONDS,
-    REASONS,
-    RETRY_SERVER_ERROR_SECONDS,
+from handbell.services.apns.protocol import (
     STORED_AT_MOST_SECONDS,
-    Reaction,
 )
+from handbell.services.apns.reasons import BACK_OFF, BACK_OFF_BY_REASON, REASONS
+from handbell.services.reactions import Reaction
 
 from .decision import Decision
 
@@ -40,19 +38,6 @@ _MINUTE: Final = 60
 _HOUR: Final = 3600
 
 
-ROWS: Final = MappingProxyType(
-    {
-        Reaction.RECONNECT: BackOff(1, 4, 15 * _MINUTE),
-        Reaction.RENEW_TOKEN: BackOff(5, 4, _HOUR),
-        Reaction.SLOW_DOWN_DEVICE: BackOff(30, 2, _HOUR),
-        Reaction.KEEP_FORMER_TOKEN: BackOff(2 * _MINUTE, 2, PROVIDER_TOKEN_MIN_REFRESH_SECONDS),
-        Reaction.BACK_OFF: BackOff(RETRY_SERVER_ERROR_SECONDS, 2, 4 * _HOUR),
-    }
-)
-"""The back-off after an answer, by the reaction that it calls for."""
-
-SHUTDOWN: Final = BackOff(15, 60, _HOUR)
-"""One server shuts down: soon again, over a new connection; from then on as any other 5xx."""
 NOT_REACHED: Final = BackOff(2, 2, 15 * _MINUTE)
 """No answer, and certainly not accepted: no connection, a refused stream, GOAWAY."""
 NO_ANSWER: Final = BackOff(5, 3, 15 * _MINUTE)
@@ -73,7 +58,7 @@ WAYLESS: Final = frozenset({"NoCredential", "TwinNotRunning"})
 
 _BY_REASON: Final = MappingProxyType(
     {
-        "Shutdown": SHUTDOWN,
+        **BACK_OFF_BY_REASON,
         "CircuitOpen": MENDED_BY_HAND,
         "NoCredential": MENDED_BY_HAND,
         "TwinNotRunning": MENDED_BY_HAND,
@@ -238,7 +223,7 @@ def row_of(decision: Decision) -> BackOff:
         return NO_REASON
     if decision.reaction is None or (decision.status is None and reason not in REASONS):
         return NOT_REACHED
-    return ROWS.get(decision.reaction, ROWS[Reaction.BACK_OFF])
+    return BACK_OFF.get(decision.reaction, BACK_OFF[Reaction.BACK_OFF])
 
 
 def while_down(

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from handbell.apps.credential_choice import by_preference
 from handbell.registry.session import Environment
+from handbell.services.apns.reasons import TOKEN_REASONS
 
 from .circuit import CircuitStop, StoredCircuit
-from .decision import TOKEN_REASONS
 
 
 class Key(NamedTuple):

@@ -44,7 +44,7 @@ from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Item
 from handbell.delivery.work.push_batch import PushBatch
 from handbell.delivery.work.routes import Route, Routes
-from handbell.gateways.gateway import Outcome
+from handbell.gateways.outcomes import Outcome
 
 _TOKEN_DOUBT_SECONDS: Final = 1.0
 _MOST_RECENT: Final = 1000

@@ -26,7 +26,8 @@ from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Ended, InFlight, Item, Ticket
 from handbell.delivery.work.push_batch import PushBatch
 from handbell.delivery.work.routes import Route, Routes
-from handbell.gateways.gateway import Accepted, Outcome, Push, Withdrawn
+from handbell.gateways.gateway import Push
+from handbell.gateways.outcomes import Accepted, Outcome, Withdrawn
 from handbell.storage.tables import ADDRESSED
 
 from .judge import Judge, SessionUsers, Verdict, doubted_route

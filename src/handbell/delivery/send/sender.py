@@ -169,7 +169,7 @@ class PushSender:
     ) -> None:
         meant = {_apns_id(push_batch, place) for push_batch, place in out}
         for gateway in gateways:
-            gateway.withdraw(lambda push: push.apns_id in meant)
+            gateway.withdraw(lambda push: push.id in meant)
 
 
 def no_way_reason(error: HandbellError) -> str:

@@ -16,8 +16,9 @@ from handbell.delivery.policy.schedule import (
     due_at,
     read_send_at,
 )
-from handbell.gateways.apns.wording_cache import Wordings, compose_each
+from handbell.gateways.apns.compose import compose
 from handbell.gateways.gateway import Message
+from handbell.gateways.wordings import Wordings, compose_each
 
 from .app_state import AppState
 
@@ -54,8 +55,9 @@ class Composed:
         # A time to live counts from when it is to go out.
         starts = created_at if send_at is None else due_at(send_at, None, app_state.rules.time_zone)
         wordings = compose_each(
+            compose,
             content,
-            bundle_id=app_state.app.apple.bundle_id,
+            app=app_state.app,
             now=max(created_at, starts),
             notification_id=stored.public_id,
         )

@@ -18,19 +18,9 @@ from functools import partial
 from typing import Final, cast
 
 from handbell._retry_after import instant
-from handbell.apps.credentials import AuthKey, Certificate
 from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
-from handbell.gateways.gateway import (
-    Accepted,
-    Message,
-    Outcome,
-    Push,
-    Report,
-    RetryLater,
-    Unknown,
-    Withdrawn,
-)
+from handbell.gateways.gateway import Message, Push, Report
 from handbell.gateways.http2 import (
     End,
     Endpoint,
@@ -42,16 +32,18 @@ from handbell.gateways.http2 import (
     StreamResponse,
 )
 from handbell.gateways.http2_tls import authority
-
-from .protocol import (
+from handbell.gateways.outcomes import Accepted, Outcome, RetryLater, Unknown, Withdrawn
+from handbell.services.apns.credential import AuthKey, Certificate
+from handbell.services.apns.protocol import (
     APNS_COLLAPSE_ID,
     APNS_EXPIRATION,
     APNS_ID,
     APNS_UNIQUE_ID,
     AUTHORIZATION,
     DEVICE_PATH,
-    Reaction,
 )
+from handbell.services.reactions import Reaction
+
 from .token import ProviderTokens
 from .verdict import judge
 
@@ -143,7 +135,7 @@ class _Side:
         if message is not self._message or token is not self._token:
             self._shared, self._own = _headers(message, token)
             self._message, self._token = message, token
-        own: Headers = ((APNS_ID, push.apns_id), *self._own)
+        own: Headers = ((APNS_ID, push.id), *self._own)
         if push.collapse_id is not None and message.collapse_id is None:
             own = (*own, (APNS_COLLAPSE_ID, push.collapse_id))
         return _request((DEVICE_PATH + push.address, self._shared, own, message.payload))
@@ -174,7 +166,7 @@ class _Side:
                 self._sample_clock(end)
             if end.status == _OK:
                 unique_id = end.headers().get(APNS_UNIQUE_ID) if self._has_unique_ids else None
-                job.batch.tell(job.push, _accepted((job.push.apns_id, unique_id)))
+                job.batch.tell(job.push, _accepted((job.push.id, unique_id)))
             else:
                 self._not_taken(job, end)
         elif isinstance(end, NotSent):

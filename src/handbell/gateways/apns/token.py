@@ -11,11 +11,10 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from handbell.apps.credentials import AuthKey
 from handbell.clocks import seconds_since_boot
 from handbell.gateways.jose import es256_token
-
-from .protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
+from handbell.services.apns.credential import AuthKey
+from handbell.services.apns.protocol import PROVIDER_TOKEN_MAX_AGE_SECONDS
 
 GRID_SECONDS: Final = 35 * 60
 """The interval of new tokens: over Apple's 20 minutes, and well under its 60."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from handbell._retry_after import retry_after
-from handbell.gateways.gateway import (
+from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
@@ -19,8 +19,9 @@ from handbell.gateways.gateway import (
     RetryLater,
     Unknown,
 )
-
-from .protocol import APNS_ID, APNS_UNIQUE_ID, REASONS, Reaction
+from handbell.services.apns.protocol import APNS_ID, APNS_UNIQUE_ID
+from handbell.services.apns.reasons import REASONS
+from handbell.services.reactions import Reaction
 
 _OK: Final = 200
 _REDIRECTION: Final = 300

@@ -10,12 +10,6 @@ from starlette.exceptions import HTTPException
 from handbell._text import json_fault
 from handbell.apps.app import App
 from handbell.apps.checkup import caveats
-from handbell.apps.credentials import (
-    AuthKey,
-    Certificate,
-    key_id_of_name,
-    read_auth_key,
-)
 from handbell.apps.store import StoredCredential
 from handbell.errors import (
     CredentialError,
@@ -29,6 +23,12 @@ from handbell.server.access import AppDep, CallerDep
 from handbell.server.context import Context, context_of
 from handbell.server.pages import Instant, ResultPage, instant
 from handbell.server.problems import responses
+from handbell.services.apns.credential import (
+    AuthKey,
+    Certificate,
+    key_id_of_name,
+    read_auth_key,
+)
 
 router = APIRouter(prefix="/v1/apps/{app}/credentials", tags=["credentials"])
 

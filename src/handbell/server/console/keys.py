@@ -6,8 +6,8 @@ from starlette.responses import Response
 
 from handbell._text import trimmed
 from handbell.apps.checkup import caveats
-from handbell.apps.credentials import AuthKey, Certificate, key_id_of_name, read_auth_key
 from handbell.errors import CredentialError, NotFoundError
+from handbell.services.apns.credential import AuthKey, Certificate, key_id_of_name, read_auth_key
 
 from .check_up import check_up, forget_check_up
 from .forms import Faults, Upload

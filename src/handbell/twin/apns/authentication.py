@@ -6,7 +6,7 @@ are silent the docstring says "our choice".
 
 from dataclasses import replace
 
-from handbell.gateways.apns.protocol import (
+from handbell.services.apns.protocol import (
     AUTHORIZATION,
     PROVIDER_TOKEN_MAX_AGE_SECONDS,
     PROVIDER_TOKEN_MIN_REFRESH_SECONDS,

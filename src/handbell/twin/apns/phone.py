@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from handbell.gateways.apns.protocol import INTERRUPTION_LEVELS, STORED_AT_MOST_SECONDS
+from handbell.services.apns.protocol import INTERRUPTION_LEVELS, STORED_AT_MOST_SECONDS
 from handbell.twin.phone import Arrival, Card, Phone, StoredPush, free_card_id
 from handbell.twin.untrusted import as_count, as_mapping, as_text
 

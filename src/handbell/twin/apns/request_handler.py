@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
-from handbell.gateways.apns.protocol import (
+from handbell.services.apns.protocol import (
     APNS_ID,
     APNS_ID_PATTERN,
     APNS_PUSH_TYPE,
     APNS_UNIQUE_ID,
     PUSH_TYPES,
-    REASONS,
 )
+from handbell.services.apns.reasons import REASONS
 from handbell.twin.certificates import read_client_certificate
 from handbell.twin.faults import ANSWERING, Fault, FaultPlan
 from handbell.twin.phone import Phone, StoredPush

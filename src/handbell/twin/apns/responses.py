@@ -8,7 +8,7 @@ from email.utils import formatdate
 from typing import Any, Final
 from uuid import uuid4
 
-from handbell.gateways.apns.protocol import APNS_ID, APNS_UNIQUE_ID
+from handbell.services.apns.protocol import APNS_ID, APNS_UNIQUE_ID
 from handbell.twin.faults import Fault
 from handbell.twin.wire.exchange import TwinResponse
 

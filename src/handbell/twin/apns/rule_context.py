@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from handbell.gateways.apns.protocol import DEVICE_PATH, PUSH_TYPES
+from handbell.services.apns.protocol import DEVICE_PATH, PUSH_TYPES
 from handbell.twin.certificates import ClientCertificate
 from handbell.twin.wire.exchange import Request
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from handbell.gateways.apns.protocol import (
+from handbell.services.apns.protocol import (
     APNS_COLLAPSE_ID,
     APNS_EXPIRATION,
     APNS_ID,

@@ -5,20 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell.apps.app import App
 from handbell.creation.graphemes import ELLIPSIS, clusters
 from handbell.creation.notification import Notification
 from handbell.errors import NotificationError, PayloadTooLargeError
-from handbell.gateways.apns.payload import compose
-from handbell.gateways.apns.wording_cache import Wordings, compose_each
+from handbell.gateways.apns.compose import compose
+from handbell.gateways.wordings import Wordings, compose_each
 
 BUNDLE_ID = "com.sample.myapp"
+APP = App(team_id="TEAM123456", bundle_id=BUNDLE_ID)
 NOW = 1_800_000_000.0
 LIMIT = 4096
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 
 
 def _each(**fields: Any) -> Wordings:
-    return compose_each(Notification.read(fields), bundle_id=BUNDLE_ID, now=NOW)
+    return compose_each(compose, Notification.read(fields), app=APP, now=NOW)
 
 
 def _alert(wordings: Wordings, locale: str | None) -> dict[str, Any]:
@@ -31,9 +33,9 @@ def test_each_language_is_the_message_it_would_be_alone() -> None:
     notification = Notification.read(
         {"title": "Hello", "ttl": 60, "languages": {"fr": {"title": "Bonjour"}}}
     )
-    wordings = compose_each(notification, bundle_id=BUNDLE_ID, now=NOW)
+    wordings = compose_each(compose, notification, app=APP, now=NOW)
     alone = Notification(title="Bonjour", ttl=60)
-    assert wordings.message_for("fr_FR") == compose(alone, bundle_id=BUNDLE_ID, now=NOW)
+    assert wordings.message_for("fr_FR") == compose(alone, app=APP, now=NOW)
     assert wordings.message_for("fr_FR") is wordings.message_for("fr")
     assert wordings.message_for("de").headers == wordings.message_for("fr").headers
     assert [one.language for one in wordings.all] == [None, "fr"]

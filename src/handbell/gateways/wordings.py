@@ -1,26 +1,29 @@
-"""A notification composed in all its languages, each message within Apple's limits.
+"""A notification composed in all its languages for one push service, within its limits.
 
 A device gets the message of its locale; others get the notification's own text. Where the sender
 allows it, a text that is too long is cut between grapheme clusters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+from handbell.apps.app import App
 from handbell.creation.graphemes import json_bytes, truncated
 from handbell.creation.languages import choose
 from handbell.creation.notification import Notification
 from handbell.diagnostic import Diagnostic
 from handbell.errors import NotificationError, PayloadTooLargeError
-from handbell.gateways.gateway import Message
 
-from .payload import compose
+from .composers import Compose
+from .gateway import Message
 
 CUT_IN_TURN: Final = ("body", "subtitle", "title")
 """The fields to shorten, in order; each only if the one before was not enough."""
 
 _MOST_LOCALES: Final = 4096
+_Compose = Callable[[Notification], Message]
 
 
 class Shortening(NamedTuple):
@@ -86,18 +89,23 @@ class Wordings:
 
 
 def compose_each(
-    notification: Notification, *, bundle_id: str, now: float, notification_id: str = ""
+    compose: Compose,
+    notification: Notification,
+    *,
+    app: App,
+    now: float,
+    notification_id: str = "",
 ) -> Wordings:
-    """Return the message for each language; the arguments are those of ``compose``.
+    """Return the message for each language; the further arguments are those of ``compose``.
 
     Raises what ``compose`` raises; the error names the language where it is not the notification's
     own text. All languages are of one push type.
     """
-    options = {"bundle_id": bundle_id, "now": now, "notification_id": notification_id}
-    own = _worded(None, notification.in_language(None), options)
+    composed = partial(compose, app=app, now=now, notification_id=notification_id)
+    own = _worded(None, notification.in_language(None), composed)
     if notification.languages is None:
         return Wordings(own)
-    others = {tag: _in_language(tag, notification, options) for tag in notification.languages}
+    others = {tag: _in_language(tag, notification, composed) for tag in notification.languages}
     for tag, wording in others.items():
         if wording.message.push_type != own.message.push_type:
             raise NotificationError(
@@ -108,10 +116,10 @@ def compose_each(
     return Wordings(own, others)
 
 
-def _in_language(tag: str, notification: Notification, options: Mapping[str, Any]) -> Wording:
+def _in_language(tag: str, notification: Notification, compose: _Compose) -> Wording:
     where = f"In `languages.{tag}`"
     try:
-        return _worded(tag, notification.in_language(tag), options)
+        return _worded(tag, notification.in_language(tag), compose)
     except PayloadTooLargeError as error:
         raise PayloadTooLargeError(
             f"{where}: {error.what}", fix=error.fix, size=error.size, limit=error.limit
@@ -120,21 +128,19 @@ def _in_language(tag: str, notification: Notification, options: Mapping[str, Any
         raise NotificationError(f"{where}: {error.what}", fix=error.fix) from None
 
 
-def _worded(
-    language: str | None, notification: Notification, options: Mapping[str, Any]
-) -> Wording:
+def _worded(language: str | None, notification: Notification, compose: _Compose) -> Wording:
     try:
-        return Wording(language, notification, compose(notification, **options))
+        return Wording(language, notification, compose(notification))
     except PayloadTooLargeError as error:
         if not notification.shorten:
             raise
-        return _cut_to_fit(language, notification, options, error)
+        return _cut_to_fit(language, notification, compose, error)
 
 
 def _cut_to_fit(
     language: str | None,
     notification: Notification,
-    options: Mapping[str, Any],
+    compose: _Compose,
     error: PayloadTooLargeError,
 ) -> Wording:
     cuts: tuple[Shortening, ...] = ()
@@ -148,7 +154,7 @@ def _cut_to_fit(
         candidate = replace(notification, **changed)
         more = (*cuts, Shortening(name, json_bytes(kept), size))
         try:
-            return Wording(language, candidate, compose(candidate, **options), more)
+            return Wording(language, candidate, compose(candidate), more)
         except PayloadTooLargeError as still:
             # A text replaced by a localization key is not in the payload, so cutting it gains
             # nothing.

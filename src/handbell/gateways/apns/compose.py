@@ -13,11 +13,11 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from handbell._text import count, nearest
+from handbell.apps.app import App
 from handbell.creation.notification import RESERVED_MEMBER, Notification, has_any
 from handbell.errors import NotificationError, PayloadTooLargeError
 from handbell.gateways.gateway import Message
-
-from .protocol import (
+from handbell.services.apns.protocol import (
     APNS_COLLAPSE_ID,
     APNS_EXPIRATION,
     APNS_PRIORITY,
@@ -114,7 +114,7 @@ _NEEDS_TEXT: Final = ("mutable_content", "image_url", "launch_image")
 
 
 def compose(
-    notification: Notification, *, bundle_id: str, now: float, notification_id: str = ""
+    notification: Notification, *, app: App, now: float, notification_id: str = ""
 ) -> Message:
     """Return the message for every device of one send.
 
@@ -137,7 +137,7 @@ def compose(
     payload = to_json(parts)
     if len(payload) > kind.max_payload_bytes:
         raise _too_large(notification, kind, len(payload))
-    topic = bundle_id + kind.topic_suffix
+    topic = app.apple.bundle_id + kind.topic_suffix
     return Message(
         payload=payload,
         headers=_headers(topic, kind.name, priority, expires_at, notification.collapse_id),
@@ -147,6 +147,11 @@ def compose(
         collapse_id=notification.collapse_id,
         expires_at=expires_at,
     )
+
+
+def unsupported(_: Notification) -> list[str]:
+    """Return nothing: each field of a notification is sent to Apple, or refused."""
+    return []
 
 
 def _headers(

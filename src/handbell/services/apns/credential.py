@@ -30,9 +30,9 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from handbell._text import trimmed
 from handbell.errors import CredentialError
+from handbell.services.key_loader import DOWNLOAD, bare_key, pem_text, read_source
 
-from .app import TEAM_ID
-from .key_loader import DOWNLOAD, bare_key, pem_text, read_source
+from .protocol import TEAM_ID
 
 FINGERPRINT_DIGITS: Final = 16
 

@@ -1,0 +1,44 @@
+"""The composing of each push service, found by the service's name and loaded when it is used."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+from handbell.apps.app import App
+from handbell.creation.notification import Notification
+
+from .gateway import Message
+
+
+class Compose(Protocol):
+    """Turn a notification into the message for every device of one send."""
+
+    def __call__(
+        self, notification: Notification, *, app: App, now: float, notification_id: str = ""
+    ) -> Message:
+        """Return the message for the devices of ``app``.
+
+        ``now`` (UNIX seconds) is when the notification was accepted: ``ttl`` counts from it.
+        ``notification_id`` is added to the data as ``handbell``, for receipts. Raises
+        :class:`~handbell.errors.NotificationError` for what the service would refuse,
+        :class:`~handbell.errors.PayloadTooLargeError` for a payload over its limit, and
+        :class:`~handbell.errors.NotForServiceError` for a push type that it cannot carry.
+        """
+
+
+class Composer(NamedTuple):
+    """How one service's messages are made.
+
+    ``unsupported`` returns a sentence for each field that is set and that the service ignores.
+    """
+
+    compose: Compose
+    unsupported: Callable[[Notification], list[str]]
+
+
+@cache
+def composer(service: str) -> Composer:
+    """Return the composing of a push service: its module ``compose`` beside this one."""
+    module = import_module(f"{__package__}.{service}.compose")
+    return Composer(module.compose, module.unsupported)

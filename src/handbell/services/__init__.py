@@ -1,0 +1,1 @@
+"""The facts of each push service: what it publishes, its addresses, credentials and reasons."""
