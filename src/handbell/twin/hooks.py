@@ -21,9 +21,10 @@ class TwinHooks:
     HandbellError is the back end's refusal: the phone is not created, and the caller gets the
     error. ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled
     app. ``find_key`` returns the PEM of a key that the twin does not know yet, ``name_of_app`` the
-    name of an app. ``guards_page`` returns whether the page and its API require the token of the
-    page's link: if not, any user of this machine may create phones. Any other exception is logged;
-    the page is guarded then.
+    name of an app, ``web_push_key`` the public key that an app's pages subscribe with, base64url.
+    ``guards_page`` returns whether the page and its API require the token of the page's link: if
+    not, any user of this machine may create phones. Any other exception is logged; the page is
+    guarded then.
     """
 
     on_phone: Callable[[Phone], object] = _nothing
@@ -32,6 +33,7 @@ class TwinHooks:
     on_phone_removed: Callable[[Phone], object] = _nothing
     find_key: Callable[[str, str], str | None] = _nothing
     name_of_app: Callable[[str], str | None] = _nothing
+    web_push_key: Callable[[str], str | None] = _nothing
     guards_page: Callable[[], bool] = lambda: False
 
 

@@ -3,7 +3,7 @@
 What a phone makes of a push is its service's own: ``apns/phone.py``, ``fcm/phone.py``.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from handbell._icon import AppIcon
@@ -70,6 +70,7 @@ class Phone:
     the app's id, of Apple's form ``TEAM123456.com.sample.myapp`` where it has a team; ``project``
     the Google project of an Android app. ``side`` is the token's environment, ``kind`` what it
     accepts. ``stored`` is what the service keeps for it while it is off, the oldest first.
+    ``details`` is the rest of its address as JSON: the public key and the secret of a browser.
     ``is_gone`` means that the push service reported the app as uninstalled.
     """
 
@@ -79,6 +80,7 @@ class Phone:
     app_name: str
     side: str
     token: str
+    details: str | None = field(default=None, repr=False)
     service: str = "apns"
     kind: str = "alert"
     mail: str | None = None

@@ -22,6 +22,8 @@ from .hooks import TwinHooks, call
 from .phone import Card, Phone
 from .reception import Reception
 from .sides import APNS_SIDES, check_side
+from .webpush.handler import SIDE as WEBPUSH_SIDE
+from .webpush.handler import EndpointHandler
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
 """The default app of a phone while the twin knows no app."""
@@ -53,6 +55,9 @@ class TwinState:
             self._device_store, self._apps, find_key=self._hooks.find_key, now=now
         )
         self._apns_handler = RequestHandler(self._apns, self._reception, faults=self.faults)
+        self._webpush = EndpointHandler(
+            self._reception, faults=self.faults, origin=lambda: self.address.webpush_url
+        )
 
     def _apns_sides(self) -> list[ApnsSide]:
         return [ApnsSide(name, self._apns_handler) for name in APNS_SIDES]
@@ -146,10 +151,7 @@ class TwinState:
                 f"There is no token of the kind {kind!r}",
                 fix=f"Use one of {', '.join(rules.TOKEN_KINDS)}",
             )
-        app = app or next(iter(self._apps), DEFAULT_APP)
-        known = call(self._hooks.name_of_app, app)
-        if known or app not in self._apps:
-            self.add_app(app, str(known or app.partition(".")[2]))
+        app = self._known_app(app)
         phone = Phone(
             id=secrets.token_hex(4),
             name=_short(name) or f"Phone {len(self.phones) + 1}",
@@ -163,6 +165,49 @@ class TwinState:
             kind=kind,
             is_on=is_on,
         )
+        return self._add(phone)
+
+    def add_browser(
+        self,
+        name: str | None = None,
+        *,
+        mail: str | None = None,
+        app: str | None = None,
+        is_on: bool = True,
+    ) -> Phone:
+        """Create a browser that has subscribed on a page of the app, and return it.
+
+        It is a phone whose token is the endpoint; it decrypts what it gets with keys of its own.
+        The hook ``web_push_key`` says whose messages it takes; anybody's without one. Raises the
+        HandbellError of the ``on_phone`` hook.
+        """
+        app = self._known_app(app)
+        phone = Phone(
+            id=secrets.token_hex(4),
+            name=_short(name) or f"Browser {len(self.phones) + 1}",
+            mail=_short(mail),
+            app=app,
+            app_name=self._apps[app],
+            service="webpush",
+            side=WEBPUSH_SIDE,
+            token="",
+            kind="subscription",
+            is_on=is_on,
+        )
+        return self._add(self._subscribe(phone))
+
+    def _subscribe(self, phone: Phone) -> Phone:
+        key = call(self._hooks.web_push_key, phone.app)
+        return self._webpush.subscribe(phone, key=key if isinstance(key, str) else None)
+
+    def _known_app(self, app: str | None) -> str:
+        app = app or next(iter(self._apps), DEFAULT_APP)
+        known = call(self._hooks.name_of_app, app)
+        if known or app not in self._apps:
+            self.add_app(app, str(known or app.partition(".")[2]))
+        return app
+
+    def _add(self, phone: Phone) -> Phone:
         call(self._hooks.on_phone, phone, passes=(HandbellError,))
         self._device_store.add(phone)
         self._history.publish("phone", phone)
@@ -173,6 +218,7 @@ class TwinState:
         gone = self._device_store.remove(_id(phone), int(self._now() * 1000))
         if gone is None:
             return
+        self._webpush.store.end(gone.token)
         self._history.publish("phone-removed", IdEvent(gone.id))
         call(self._hooks.on_phone_removed, gone)
 
@@ -180,8 +226,9 @@ class TwinState:
         """Turn a phone on or off and return it; when turned on, it gets its stored pushes."""
         former = self.phone(_id(phone))
         self._change(replace(former, is_on=is_on, stored=() if is_on else former.stored))
+        handler = self._webpush if former.service == "webpush" else self._apns_handler
         for push in former.stored if is_on else ():
-            self._apns_handler.deliver_stored(self.phone(former.id), push)
+            handler.deliver_stored(self.phone(former.id), push)
         return self.phone(former.id)
 
     def set_badge(self, phone: Phone | str, badge: int) -> Phone:
@@ -197,7 +244,9 @@ class TwinState:
         """
         former = self.phone(_id(phone))
         opened = replace(former, badge=None, is_gone=False)
-        if former.is_gone:
+        if former.is_gone and former.service == "webpush":
+            opened = self._subscribe(opened)
+        elif former.is_gone:
             opened = replace(opened, token=secrets.token_hex(len(former.token) // 2))
         call(self._hooks.on_phone, opened, passes=(HandbellError,))
         if former.is_gone:

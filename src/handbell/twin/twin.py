@@ -32,12 +32,14 @@ from .page_server import PageServer
 from .ports import bind, check_host
 from .sides import check_side
 from .state import TwinState
+from .webpush.handler import SIDE as WEBPUSH_SIDE
+from .webpush.socket_server import BrowserSockets
 from .wire.server import WireServer
-from .wire.side import IDLE_SECONDS
+from .wire.side import IDLE_SECONDS, PlainSide
 
 
 class Twin(TwinState):
-    """A twin with its two sides, its page and its phones. Use it within one event loop.
+    """A twin with its sides, its page and its phones. Use it within one event loop.
 
     ``folder`` holds the certificate authority and the address file; a port of 0 is a free one.
     ``host`` has to be a loopback address. ``now`` is the twin's clock in UNIX seconds: provider
@@ -53,6 +55,8 @@ class Twin(TwinState):
         production_port: int = 0,
         development_port: int = 0,
         page_port: int = 0,
+        webpush_port: int = 0,
+        webpush_socket_port: int = 0,
         host: str = "127.0.0.1",
         hooks: TwinHooks | None = None,
         now: Callable[[], float] = time.time,
@@ -62,14 +66,20 @@ class Twin(TwinState):
         super().__init__(hooks=hooks, now=now)
         self._folder = folder
         self._host = host
-        self._ports = (production_port, development_port, page_port)
+        self._ports = (
+            production_port,
+            development_port,
+            page_port,
+            webpush_port,
+            webpush_socket_port,
+        )
         self._idle_seconds = idle_seconds
         self._running: _Running | None = None
 
     # Lifecycle
 
     async def start(self) -> None:
-        """Open the three ports and write the address file; return when all of them answer."""
+        """Open the ports and write the address file; return when all of them answer."""
         authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
             bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
@@ -79,11 +89,15 @@ class Twin(TwinState):
                 for side in self._apns_sides()
             ]
             page = PageServer(self, bound[2])
-            self._running = _Running(authority, sides, page)
+            side = PlainSide(WEBPUSH_SIDE, self._webpush.answer)
+            sides.append(WireServer(side, context, idle_seconds=self._idle_seconds))
+            sockets = BrowserSockets(self._webpush)
+            self._running = _Running(authority, sides, page, sockets)
             self._address = self._addresses(authority, bound)
             undo.push_async_exit(self.__aexit__)
-            for server, listening in zip(sides, bound, strict=False):
+            for server, listening in zip(sides, (*bound[:2], bound[3]), strict=True):
                 await server.start(listening)
+            await sockets.start(bound[4])
             await page.start()
             write_address(self._folder, self.address)
             undo.pop_all()
@@ -96,7 +110,9 @@ class Twin(TwinState):
         remove_address(self._folder, self.address)
         self._address = None
         self._history.close()
-        await asyncio.gather(*(side.stop() for side in running.sides), running.page.stop())
+        await asyncio.gather(
+            *(side.stop() for side in running.sides), running.page.stop(), running.sockets.stop()
+        )
 
     async def go_away(self) -> None:
         """Cut every connection and refuse new ones until :meth:`come_back`.
@@ -111,9 +127,8 @@ class Twin(TwinState):
         Raises TwinError when a port has been taken meanwhile.
         """
         running = self._started()
-        for side, url in zip(
-            running.sides, (self.production_url, self.development_url), strict=True
-        ):
+        urls = (self.production_url, self.development_url, self.address.webpush_url)
+        for side, url in zip(running.sides, urls, strict=True):
             await side.start(bind(self._host, urlsplit(url).port or 0))
 
     async def __aenter__(self) -> Self:
@@ -125,7 +140,9 @@ class Twin(TwinState):
 
     def _addresses(self, authority: Authority, bound: Sequence[socket.socket]) -> Address:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        production, development, page = (f"{host}:{item.getsockname()[1]}" for item in bound)
+        production, development, page, webpush, webpush_socket = (
+            f"{host}:{item.getsockname()[1]}" for item in bound
+        )
         return Address(
             production_url=f"https://{production}",
             development_url=f"https://{development}",
@@ -133,6 +150,8 @@ class Twin(TwinState):
             ca_file=str(authority.ca_file),
             pid=os.getpid(),
             page_token=self._page_token,
+            webpush_url=f"https://{webpush}",
+            webpush_socket_url=f"ws://{webpush_socket}/",
         )
 
     def _started(self) -> "_Running":
@@ -149,6 +168,16 @@ class Twin(TwinState):
     def development_url(self) -> str:
         """Return the development side's URL, ``https://127.0.0.1:PORT``."""
         return self.address.development_url
+
+    @property
+    def webpush_url(self) -> str:
+        """Return the origin of browsers' endpoints, ``https://127.0.0.1:PORT``."""
+        return self.address.webpush_url
+
+    @property
+    def webpush_socket_url(self) -> str:
+        """Return what a stock Firefox connects to (``dom.push.serverURL``)."""
+        return self.address.webpush_socket_url
 
     @property
     def page_url(self) -> str:
@@ -178,12 +207,12 @@ class Twin(TwinState):
 
     @property
     def connections(self) -> int:
-        """Return the number of open connections, on both sides."""
+        """Return the number of open connections, on all sides."""
         return sum(side.connections for side in self._running.sides) if self._running else 0
 
     @property
     def opened(self) -> int:
-        """Return how many connections were opened since the start, on both sides."""
+        """Return how many connections were opened since the start, on all sides."""
         return sum(side.opened for side in self._running.sides) if self._running else 0
 
 
@@ -192,3 +221,4 @@ class _Running:
     authority: Authority
     sides: list[WireServer]
     page: PageServer
+    sockets: BrowserSockets
