@@ -12,27 +12,18 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, cast
 
-from handbell._retry_after import instant
 from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
-from handbell.gateways.gateway import Message, Push, Report
-from handbell.gateways.http2 import (
-    End,
-    Endpoint,
-    Headers,
-    Limits,
-    NotSent,
-    Pool,
-    Request,
-    StreamResponse,
-)
+from handbell.gateways.gateway import Message, Push
+from handbell.gateways.http2 import End, Endpoint, Headers, Limits, Request, StreamResponse
 from handbell.gateways.http2_tls import authority
-from handbell.gateways.outcomes import Accepted, Outcome, RetryLater, Unknown, Withdrawn
+from handbell.gateways.outcomes import Accepted, Outcome
+from handbell.gateways.push_client import SKEW_SAMPLE, Job, PushClient, Side
 from handbell.services.apns.credential import AuthKey, Certificate
 from handbell.services.apns.protocol import (
     APNS_COLLAPSE_ID,
@@ -51,7 +42,6 @@ __all__ = ["ApnsGateway", "Endpoint"]
 
 _OK: Final = 200
 _RENEWAL_PAUSE_SECONDS: Final = 5.0  # Apple treats rapid connects and disconnects as an attack.
-_SKEW_SAMPLE: Final = 1000
 _SKEW_TOLERANCE: Final = 60.0
 _CHANGING: Final = frozenset({APNS_EXPIRATION, APNS_COLLAPSE_ID})
 _IMPOSSIBLE_TOKEN: Final = "00" * 32
@@ -62,54 +52,13 @@ _Written = tuple[str, Headers, Headers, bytes]
 _Taken = tuple[str, str | None]
 
 
-class _Batch:
-    """A call of :meth:`ApnsGateway.send`: its report function, and how many pushes are out."""
-
-    __slots__ = ("done", "error", "is_dropped", "left", "report")
-
-    def __init__(self, size: int, report: Report, done: asyncio.Future[None]) -> None:
-        self.left = size
-        self.report = report
-        self.done = done
-        self.error: Exception | None = None
-        self.is_dropped = False
-
-    def tell(self, push: Push, outcome: Outcome) -> None:
-        try:
-            self.report(push, outcome)
-        except Exception as error:  # noqa: BLE001  the caller's fault is raised to the caller
-            self.error = self.error or error
-        self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
-
-
-class _Job:
-    """A push in progress, and the generation of connections that it was last sent over."""
-
-    __slots__ = ("batch", "generation", "is_second", "is_withdrawn", "push")
-
-    def __init__(self, push: Push, batch: _Batch) -> None:
-        self.push = push
-        self.batch = batch
-        self.generation = 0
-        self.is_second = False
-        self.is_withdrawn = False
-
-
-class _Side:
+class _ApnsSide(Side):
     """An environment: its connection pool, and the headers that its pushes share."""
 
     def __init__(
         self, gateway: "ApnsGateway", endpoint: Endpoint, limits: Limits, *, has_unique_ids: bool
     ) -> None:
-        self.pool: Pool[_Job] = Pool(
-            endpoint,
-            limits,
-            prepare=self._prepare,
-            finish=self._finish,
-            wants_headers=has_unique_ids,
-        )
+        super().__init__(endpoint, limits, wants_headers=has_unique_ids)
         self._gateway = gateway
         self._has_unique_ids = has_unique_ids
         self._kept_for: str | None = None
@@ -117,16 +66,13 @@ class _Side:
         self._token: str | None = None
         self._shared: Headers = ()
         self._own: Headers = ()
-        self._until_sample = 0
         self._renewed_at = -math.inf
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def _prepare(self, job: _Job) -> Request | None:
-        if job.batch.is_dropped:
-            return None
-        if job.is_withdrawn:
-            job.batch.tell(job.push, Withdrawn())
+    def _prepare(self, job: Job) -> Request | None:
+        if job.is_withdrawn or job.batch.is_dropped:
+            job.drop()
             return None
         push = job.push
         token = self._provider_token()
@@ -149,33 +95,23 @@ class _Side:
             return current
         return tokens.former() or current
 
-    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Report pushes that are not on the wire as withdrawn, and retry none of the others."""
-        waiting, on_wire = self.pool.withdraw(lambda job: is_meant(job.push))
-        for job in on_wire:
-            job.is_withdrawn = True
-        for job in waiting:
-            job.batch.tell(job.push, Withdrawn())
-
     # -- answers ---------------------------------------------------------------------------------
 
-    def _finish(self, job: _Job, end: End) -> None:
-        if isinstance(end, StreamResponse):
-            self._until_sample -= 1
-            if self._until_sample < 0 and end.pairs:
-                self._sample_clock(end)
-            if end.status == _OK:
-                unique_id = end.headers().get(APNS_UNIQUE_ID) if self._has_unique_ids else None
-                job.batch.tell(job.push, _accepted((job.push.id, unique_id)))
-            else:
-                self._not_taken(job, end)
-        elif isinstance(end, NotSent):
-            outcome = RetryLater(end.reason, Reaction.RECONNECT, end.after, detail=end.detail)
-            job.batch.tell(job.push, outcome)
+    def _finish(self, job: Job, end: End) -> None:
+        if not isinstance(end, StreamResponse):
+            self._unanswered(job, end)
+            return
+        self._until_sample -= 1
+        if self._until_sample < 0 and end.pairs:
+            self._until_sample = SKEW_SAMPLE
+            self._gateway.compare_clock(end.headers())
+        if end.status == _OK:
+            unique_id = end.headers().get(APNS_UNIQUE_ID) if self._has_unique_ids else None
+            job.batch.tell(job.push, _accepted((job.push.id, unique_id)))
         else:
-            job.batch.tell(job.push, Unknown(end.reason, end.detail))
+            self._not_taken(job, end)
 
-    def _not_taken(self, job: _Job, answer: StreamResponse) -> None:
+    def _not_taken(self, job: Job, answer: StreamResponse) -> None:
         headers = answer.headers()
         outcome = judge(answer.status, answer.body, headers, is_whole=answer.is_whole)
         reaction = getattr(outcome, "reaction", None)
@@ -186,7 +122,7 @@ class _Side:
         else:
             job.batch.tell(job.push, outcome)
 
-    def _is_healed(self, job: _Job, reaction: Reaction | None, headers: Mapping[str, str]) -> bool:
+    def _is_healed(self, job: Job, reaction: Reaction | None, headers: Mapping[str, str]) -> bool:
         """Fix the token or connection if possible; return whether to send the push once more."""
         if reaction is Reaction.RECONNECT:
             return self._is_renewed(job)
@@ -201,7 +137,7 @@ class _Side:
             return tokens.former() is not None
         return False
 
-    def _is_renewed(self, job: _Job) -> bool:
+    def _is_renewed(self, job: Job) -> bool:
         """Return whether the retry uses another connection; opens one at limited intervals."""
         if job.generation == self.pool.generation:
             now = asyncio.get_running_loop().time()
@@ -210,10 +146,6 @@ class _Side:
             self._renewed_at = now
             self.pool.renew()
         return True
-
-    def _sample_clock(self, answer: StreamResponse) -> None:
-        self._until_sample = _SKEW_SAMPLE
-        self._gateway.compare_clock(answer.headers())
 
 
 def _headers(message: Message, token: str | None) -> tuple[Headers, Headers]:
@@ -227,17 +159,13 @@ def _headers(message: Message, token: str | None) -> tuple[Headers, Headers]:
     return tuple(shared), tuple(pair for pair in message.headers if pair[0] in _CHANGING)
 
 
-class ApnsGateway:
+class ApnsGateway(PushClient):
     """Apple's push service, reached with one credential; implements :class:`Gateway`.
 
     ``endpoints`` names the host of each environment; each has a connection pool, so that a
     connection is never shared between two teams or keys. ``now`` gives UNIX seconds, ``seconds``
-    those of a monotonic clock.
-
-    ``clock_skew`` is how many seconds this machine's clock is ahead of the service's (negative:
-    behind), or None before the first answer; it is compared occasionally. ``healed`` counts pushes
-    sent a second time after a token or a connection was replaced; ``fingerprint`` is the
-    credential's.
+    those of a monotonic clock. :meth:`send` raises :class:`~handbell.errors.GatewayError` for an
+    environment without an endpoint.
     """
 
     def __init__(
@@ -252,88 +180,34 @@ class ApnsGateway:
         now: Callable[[], float] = time.time,
         seconds: Callable[[], float] = seconds_since_boot,
     ) -> None:
-        self.clock_skew: float | None = None
-        self.healed = 0
-        self.fingerprint = credential.fingerprint
-        self.tokens = (
-            ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
-        )
-        self._certificate = credential.pem if isinstance(credential, Certificate) else None
-        self._endpoints = dict(endpoints)
-        self._sides: dict[str, _Side] = {}
-        self._is_closed = False
-        self._may_begin: Callable[[], bool] = lambda: True
-        self._now = now
-        self._limits = Limits(
+        limits = Limits(
             connections=connections,
             in_flight=in_flight,
             connect_timeout=connect_timeout,
             request_timeout=request_timeout,
         )
+        super().__init__(fingerprint=credential.fingerprint, limits=limits, now=now)
+        self.tokens = (
+            ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
+        )
+        self._certificate = credential.pem if isinstance(credential, Certificate) else None
+        self._endpoints = dict(endpoints)
+        self._sides: dict[str, _ApnsSide] = {}
 
     @property
-    def connections(self) -> int:
-        """Return the number of open connections."""
-        return sum(side.pool.connected for side in list(self._sides.values()))
+    def _open_sides(self) -> Collection[Side]:
+        return self._sides.values()
 
-    @property
-    def opened(self) -> int:
-        """Return how many connections were opened since the start."""
-        return sum(side.pool.opened for side in self._sides.values())
-
-    @property
-    def requests(self) -> int:
-        """Return how many requests were put on the wire since the start."""
-        return sum(side.pool.requests for side in self._sides.values())
-
-    @property
-    def resent(self) -> int:
-        """Return how many certainly unprocessed requests were sent again."""
-        return sum(side.pool.resent for side in self._sides.values())
-
-    async def send(self, batch: Sequence[Push], report: Report) -> None:
-        """Send every push and report each outcome once, as it arrives; see :class:`Gateway`.
-
-        When the call is cancelled, pushes not yet on the wire are neither sent nor reported; the
-        others are still reported. An error raised by ``report`` is raised here after everything
-        was reported. Raises :class:`~handbell.errors.GatewayError` for an environment without an
-        endpoint and after :meth:`close`.
-        """
+    def _grouped(self, batch: Sequence[Push]) -> Iterable[tuple[Side, Sequence[Push]]]:
         sides = {name: self._side(name) for name in {push.environment for push in batch}}
-        if not batch:
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sending = _Batch(len(batch), report, done)
-        for name, side in sides.items():
-            side.pool.submit([_Job(push, sending) for push in batch if push.environment == name])
-        try:
-            await done
-        except asyncio.CancelledError:
-            sending.is_dropped = True
-            raise
-        if sending.error is not None:
-            raise sending.error
+        return [
+            (side, [push for push in batch if push.environment == name])
+            for name, side in sides.items()
+        ]
 
     def address_of(self, environment: str) -> str:
         """Return the address of an environment's host."""
         return self._endpoints[environment].url
-
-    def require(self, may_begin: Callable[[], bool]) -> None:
-        """Put pushes on the wire only while ``may_begin`` returns true; see :class:`Gateway`."""
-        self._may_begin = may_begin
-        for side in self._sides.values():
-            side.pool.may_begin = may_begin
-
-    def limit_connections(self, most: int) -> None:
-        """Limit the connections to an environment; close those beyond the limit."""
-        self._limits = replace(self._limits, connections=most)
-        for side in self._sides.values():
-            side.pool.limit_connections(most)
-
-    def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
-        """Withdraw pushes that are not on the wire; see :class:`Gateway`."""
-        for side in self._sides.values():
-            side.withdraw(is_meant)
 
     def host(self, environment: str) -> str:
         """Return the host of an environment; with its port when that is not 443."""
@@ -345,28 +219,15 @@ class ApnsGateway:
         A refusal of the token means that the key, the team and the topic are accepted.
         """
         push = Push(0, _IMPOSSIBLE_TOKEN, environment, str(uuid.uuid4()), message)
-        outcomes: list[Outcome] = []
-        await self.send([push], lambda _, outcome: outcomes.append(outcome))
-        return outcomes[0]
+        return await self._answer_to(push)
 
-    async def close(self, *, within: float | None = None) -> None:
-        """Finish pushes in flight, each within its timeout, then close the connections.
-
-        After ``within`` seconds they are aborted with an unknown outcome.
-        """
-        self._is_closed = True
-        closing = (side.pool.close(within=within) for side in self._sides.values())
-        await asyncio.gather(*closing)
-
-    def _side(self, environment: str) -> _Side:
-        if self._is_closed:
-            raise GatewayError("The gateway is closed", fix="Open it again")
+    def _side(self, environment: str) -> _ApnsSide:
         side = self._sides.get(environment)
         if side is None:
             side = self._sides[environment] = self._open_side(environment)
         return side
 
-    def _open_side(self, environment: str) -> _Side:
+    def _open_side(self, environment: str) -> _ApnsSide:
         endpoint = self._endpoints.get(environment)
         if endpoint is None:
             raise GatewayError(
@@ -375,17 +236,9 @@ class ApnsGateway:
             )
         if self._certificate is not None:
             endpoint = replace(endpoint, client_certificate=self._certificate)
-        side = _Side(self, endpoint, self._limits, has_unique_ids=environment != "production")
+        side = _ApnsSide(self, endpoint, self._limits, has_unique_ids=environment != "production")
         side.pool.may_begin = self._may_begin
         return side
-
-    # -- the clock -------------------------------------------------------------------------------
-
-    def compare_clock(self, headers: Mapping[str, str]) -> None:
-        """Record the offset between this clock and the ``Date`` of an answer."""
-        theirs = instant(headers.get("date", ""))
-        if theirs is not None:
-            self.clock_skew = self._now() - theirs
 
     def follow_clock(self, headers: Mapping[str, str]) -> None:
         """Issue tokens by the service's clock when ours is too wrong for them."""
