@@ -1,1 +1,24 @@
 """Web Push: browsers, and any app that receives by UnifiedPush."""
+
+from typing import Final
+
+from handbell.services.service import PushService
+
+from .address import read_address
+from .protocol import MAX_PLAINTEXT_BYTES
+from .reasons import BACK_OFF, FIXES, REASONS, TOKEN_REASONS
+
+SERVICE: Final = PushService(
+    name="webpush",
+    title="Web Push",
+    vendor="the browser's vendor",
+    platforms=("web",),
+    environments=("production", "twin"),
+    reasons=REASONS,
+    token_reasons=TOKEN_REASONS,
+    fixes=FIXES,
+    back_off=BACK_OFF,
+    max_payload_bytes=MAX_PLAINTEXT_BYTES,
+    push_types=frozenset({"alert"}),
+    read_address=read_address,
+)
