@@ -14,6 +14,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification, shared_dict
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
+from handbell.delivery.ledger.listing import TEST_MARK
 from handbell.delivery.policy.parts import SCHEDULED, ShardPart
 from handbell.delivery.policy.schedule import Instant, SendAt, due_at
 from handbell.delivery.policy.zones import DEFAULT_ZONE
@@ -152,7 +153,8 @@ class Acceptance(NamedTuple):
         return self._replace(warnings=tuple(warnings)) if warnings else self
 
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+_encode_spaced: Final = json.JSONEncoder(ensure_ascii=False).encode
+_COMPARED: Final = frozenset({"everybody", TEST_MARK})
 
 Former = Acceptance | IdempotencyError | None
 """What an idempotency key says: the first answer, that it was another send's, or nothing."""
@@ -296,7 +298,7 @@ def _notification_columns(orders: Sequence[Order], now: int) -> Columns:
         "public_id": [one.public_id for one in orders],
         "app": [one.app.id for one in orders],
         "content": [one.text for one in orders],
-        "recipients": [_encode(one.recipients) for one in orders],
+        "recipients": [_text_of(one.recipients) for one in orders],
         "created_at": [now if one.created_at is None else one.created_at for one in orders],
         "urgency": [one.urgency for one in orders],
         "send_at": [None if one.send_at is None else str(one.send_at) for one in orders],
@@ -305,6 +307,13 @@ def _notification_columns(orders: Sequence[Order], now: int) -> Columns:
         "sealed_key": [one.sealed_key for one in orders],
         "replaces": [one.replaces for one in orders],
     }
+
+
+def _text_of(recipients: Mapping[str, Any]) -> str:
+    """Return recipients as the ledger keeps them; those that it compares as texts have spaces."""
+    if _COMPARED.isdisjoint(recipients):
+        return to_json(recipients).decode()
+    return _encode_spaced(recipients)
 
 
 def _worker_of(draft: Draft) -> int | None:
