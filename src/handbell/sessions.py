@@ -96,16 +96,20 @@ class AsyncSessions(AppClient):
             await system.engine.release([session_id])
 
     async def all_addresses(self) -> list[str]:
-        """Return the addresses of all active sessions, each once, sorted: today device tokens."""
+        """Return the addresses of all active sessions, each once, sorted."""
         if self._remote is not None:
             active = await self._remote.sessions(status="active")
             return sorted({session.address for session in active})
         async with self._ready() as (system, app, _):
-            return await in_thread(system.registry.device_tokens, app)
+            return await in_thread(system.registry.addresses, app)
 
     async def all_device_tokens(self) -> list[str]:
-        """Return the device tokens of all active sessions, each once, sorted."""
-        return await self.all_addresses()
+        """Return the device tokens among the addresses: all but browsers' subscriptions."""
+        if self._remote is not None:
+            active = await self._remote.sessions(status="active")
+            return sorted({one.token for one in active if one.kind != "subscription"})
+        async with self._ready() as (system, app, _):
+            return await in_thread(system.registry.device_tokens, app)
 
     async def all_mail_addresses(self) -> list[str]:
         """Return the mail addresses of all users, sorted."""

@@ -213,7 +213,7 @@ class Ownership(RuleBasedStateMachine):
         before, owners = self.rows(), self.owners()
         mine = next((row for row in before.values() if row.digest == secret), None)
         try:
-            renewed = self.registry.renew(self.app, secret, DeviceDescription(), token=token)
+            renewed = self.registry.renew(self.app, secret, DeviceDescription(), address=token)
         except (ProofRequiredError, SessionLimitError):
             assert self.rows() == before
             return
@@ -237,7 +237,7 @@ class Ownership(RuleBasedStateMachine):
             return
         row = self.draw(data, before)
         try:
-            self.registry.change(self.app, row.id, DeviceDescription(), token=token)
+            self.registry.change(self.app, row.id, DeviceDescription(), address=token)
         except RegistryError:
             assert row.status == "closed"
             return

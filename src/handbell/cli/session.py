@@ -1,6 +1,6 @@
 """``handbell session``: users' registered devices."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -59,6 +59,7 @@ def add(
     from handbell.registry.device_attributes import read_attributes  # noqa: PLC0415 - heavy
     from handbell.registry.registration import Registration  # noqa: PLC0415 - heavy
 
+    facts: dict[str, Any]
     facts, warnings = read_attributes({"locale": locale, "time_zone": time_zone, "device": device})
     parts = system()
     found = parts.apps.find(app or parts.settings.app)

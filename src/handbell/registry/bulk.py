@@ -8,16 +8,18 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from handbell.apps.app import App
-from handbell.errors import SessionLimitError
+from handbell.errors import RegistryError, SessionLimitError
 from handbell.storage.tables import sessions, users
 
 from .ownership import (
     CLAIMED,
     NEWEST_FIRST,
     PROVEN,
+    Place,
     added_values,
     lock_app,
     moved_values,
+    place_of,
     refreshed_values,
     register,
     silence_others,
@@ -36,12 +38,12 @@ class BulkResult:
     """
 
     moved: tuple[int, ...] = ()
-    refused: Mapping[int, SessionLimitError] = field(default_factory=dict)
+    refused: Mapping[int, RegistryError] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Group:
-    """A group of registrations with distinct tokens."""
+    """A group of registrations with distinct addresses."""
 
     moved: list[int] = field(default_factory=list)
     refreshed: list[dict[str, Any]] = field(default_factory=list)
@@ -60,7 +62,7 @@ def register_many(
     """
     lock_app(connection, app)
     moved: list[int] = []
-    refused: dict[int, SessionLimitError] = {}
+    refused: dict[int, RegistryError] = {}
     for group in _groups(registrations):
         people, known = _users(connection, app, [registration for _, registration in group])
         crowded = _crowded(connection, people, known, group, max_sessions)
@@ -80,13 +82,14 @@ def register_many(
 def _groups(registrations: Iterable[Registration]) -> Iterator[list[_Placed]]:
     """Yield runs of registrations with distinct tokens, which cannot affect each other."""
     group: list[_Placed] = []
-    tokens: set[str] = set()
+    places: set[Place] = set()
     for place, registration in enumerate(registrations):
-        if registration.token in tokens or len(group) >= _AT_ONCE:
+        reached = place_of(registration.address)
+        if reached in places or len(group) >= _AT_ONCE:
             yield group
-            group, tokens = [], set()
+            group, places = [], set()
         group.append((place, registration))
-        tokens.add(registration.token)
+        places.add(reached)
     if group:
         yield group
 
@@ -124,13 +127,14 @@ def _register(
     work = _Group()
     for item in group:
         user = people[item.mail]
-        holder = holders.get(item.token)
+        reached = place_of(item.address)
+        holder = holders.get(reached)
         if holder is not None and holder.user_id == user:
             work.refreshed.append({_ROW: holder.id, **refreshed_values(holder, item)})
             continue
         if holder is not None and item.status == "active":
             work.moved.append(holder.id)
-        former = formers.get((user, item.token))
+        former = formers.get((user, reached))
         if former is None:
             work.added.append(added_values(app, user, item))
         else:
@@ -138,7 +142,11 @@ def _register(
     silence_others(
         connection,
         app.row,
-        {entry.token: people[entry.mail] for entry in group if entry.status == "active"},
+        {
+            place_of(entry.address): people[entry.mail]
+            for entry in group
+            if entry.status == "active"
+        },
     )
     _write(connection, work, group)
     return work.moved
@@ -178,16 +186,16 @@ def _known_users(connection: Connection, app: App, mails: list[str]) -> dict[str
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def _holders(connection: Connection, app: App, tokens: list[str]) -> dict[str, Row[Any]]:
+def _holders(connection: Connection, app: App, tokens: list[str]) -> dict[Place, Row[Any]]:
     statement = select(sessions).where(
         sessions.c.app_id == app.row, sessions.c.token.in_(tokens), PROVEN
     )
-    return {row.token: row for row in connection.execute(statement)}
+    return {place_of(row): row for row in connection.execute(statement)}
 
 
 def _formers(
     connection: Connection, people: list[int], tokens: list[str]
-) -> dict[tuple[int, str], Row[Any]]:
+) -> dict[tuple[int, Place], Row[Any]]:
     if not people:
         return {}
     statement = (
@@ -195,7 +203,7 @@ def _formers(
         .where(sessions.c.user_id.in_(people), sessions.c.token.in_(tokens))
         .order_by(CLAIMED, *NEWEST_FIRST)
     )
-    found: dict[tuple[int, str], Row[Any]] = {}
+    found: dict[tuple[int, Place], Row[Any]] = {}
     for row in connection.execute(statement):
-        found.setdefault((row.user_id, row.token), row)
+        found.setdefault((row.user_id, place_of(row)), row)
     return found

@@ -18,9 +18,11 @@ from .session import (
     time_zone_of,
 )
 
-LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id")
+LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id", "device_id")
 FACTS: Final = ("time_zone", *LABELS)
 """The optional attributes of a device, by their names in the API."""
+
+MAX_DEVICE_ID_LENGTH: Final = 128
 
 _SHOWN: Final = 40
 # PostgreSQL stores no NUL, and a lone surrogate is no character.
@@ -78,4 +80,11 @@ def _locale(name: str, text: str, warnings: list[str]) -> str:
     return _label(name, text, warnings)
 
 
-_READERS: Final = {"time_zone": _time_zone, "locale": _locale}
+def _device_id(name: str, text: str, warnings: list[str]) -> str:
+    # Cut, it might be another device's.
+    if len(text) > MAX_DEVICE_ID_LENGTH:
+        raise RegistryError(f"{name} has more than {MAX_DEVICE_ID_LENGTH} characters")
+    return _label(name, text, warnings)
+
+
+_READERS: Final = {"time_zone": _time_zone, "locale": _locale, "device_id": _device_id}

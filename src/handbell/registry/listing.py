@@ -28,6 +28,7 @@ class SessionFilter:
     mail: str | None = None
     platform: str | None = None
     environment: str | None = None
+    service: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,8 @@ def _conditions(app: App, wanted: SessionFilter) -> list[Any]:
         conditions.append(sessions.c.platform == wanted.platform)
     if wanted.environment is not None:
         conditions.append(sessions.c.environment == wanted.environment)
+    if wanted.service is not None:
+        conditions.append(sessions.c.service == wanted.service)
     return conditions
 
 

@@ -1,4 +1,4 @@
-"""Ownership of device tokens: the changes of a registration, within one transaction.
+"""Ownership of addresses: the changes of a registration, within one transaction.
 
 The states of a session and their transitions are in the table of
 docs/decisions/0016-proof-and-ownership.md. A token belongs to at most one proven session. A claim
@@ -27,6 +27,8 @@ from sqlalchemy import (
 from handbell.apps.app import App
 from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
 from handbell.fixes import Action, Fix
+from handbell.services.address import Address
+from handbell.services.table import SERVICES
 from handbell.storage.bulk import insert_new
 from handbell.storage.tables import apps, proofs, sessions, users
 
@@ -44,6 +46,9 @@ GONE: Final = and_(
 )
 """Must equal the predicate of the index of closed sessions that may reopen by their secret."""
 
+Place = tuple[str, str]
+"""Where a device is reached: service and token. It has one owner in an app."""
+
 NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
 
 
@@ -57,16 +62,16 @@ def register(
     """
     lock_app(connection, app)
     user = _user(connection, app, new)
-    holder = _holder(connection, app, new.token)
+    holder = _holder(connection, app, new.address)
     is_proof = new.status == "active"
     is_own = holder is not None and holder.user_id == user
     if is_proof and not is_own:
         make_room(connection, user, max_sessions, at=new.at)
     if is_proof:
-        silence_others(connection, app.row, {new.token: user})
+        silence_others(connection, app.row, {place_of(new.address): user})
     if holder is not None and is_own:
         return _refresh(connection, holder, new), ()
-    former = _former(connection, user, new.token)
+    former = _former(connection, user, new.address)
     if former is None and not is_proof:
         make_room_to_claim(connection, user, max_sessions)
     moved = _take_over(connection, holder, new.at) if is_proof else ()
@@ -97,10 +102,10 @@ def prove(
     pending = _in_turn(connection, row)
     if pending is None or pending.status != "pending":
         return None
-    silence_others(connection, pending.app_id, {pending.token: pending.user_id})
-    holder = connection.execute(_holding(pending.app_id, pending.token)).one_or_none()
+    silence_others(connection, pending.app_id, {place_of(pending): pending.user_id})
+    holder = connection.execute(_holding(pending.app_id, pending)).one_or_none()
     is_own = holder is not None and holder.user_id == pending.user_id
-    former = holder if is_own else _former(connection, pending.user_id, pending.token, but=row)
+    former = holder if is_own else _former(connection, pending.user_id, pending, but=row)
     if not is_own:
         make_room(connection, pending.user_id, max_sessions, at=at)
     moved = () if is_own else _take_over(connection, holder, at)
@@ -116,28 +121,29 @@ def renew(
     row: int,
     about: DeviceDescription,
     *,
-    token: str | None,
+    address: Address | None,
     at: int,
     max_sessions: int,
 ) -> tuple[int, ...]:
     """Refresh a session by its device's secret; return the rows that lost the token.
 
-    A device keeps its owner with a new token, and when its session was closed as gone, which
+    A device keeps its owner with a new address, and when its session was closed as gone, which
     reopens it. It can only take a token from the same person: for another person's token
     :class:`~handbell.errors.ProofRequiredError` is raised.
     """
     known = _in_turn(connection, row)
-    wanted = token or known.token
+    wanted = address or _address_of(known)
     is_claim = known.status == "pending"
     moved = () if is_claim else _make_way_for_own(connection, known, wanted, at)
     if known.status == "closed":
         make_room(connection, known.user_id, max_sessions, at=at)
     # A token belongs to one environment: a push service's acceptance outweighs the device's guess.
-    is_settled = known.accepted_at is not None and wanted == known.token
+    is_settled = known.accepted_at is not None and place_of(wanted) == place_of(known)
+    environment = None if is_settled else about.environment
     values: dict[str, Any] = {
         **about.given(),
-        "environment": known.environment if is_settled else about.environment or known.environment,
-        "token": wanted,
+        **address_columns(wanted),
+        "environment": _fitting(wanted, environment or known.environment),
         "status": "pending" if is_claim else "active",
         "reason": None,
         "closed_at": None,
@@ -147,9 +153,9 @@ def renew(
     return moved
 
 
-def is_repeat(known: Session, token: str | None) -> bool:
-    """Return whether a device's renewal changes no ownership."""
-    return known.status in ("active", "pending") and token in (None, known.token)
+def is_repeat(known: Session, address: Address | None) -> bool:
+    """Return whether a device's renewal changes neither ownership nor address."""
+    return known.status in ("active", "pending") and address in (None, address_of(known))
 
 
 def repeat(connection: Connection, known: Session, about: DeviceDescription, *, at: int) -> Session:
@@ -183,7 +189,12 @@ _REPEAT: Final = (
 
 
 def correct(
-    connection: Connection, row: int, about: DeviceDescription, *, token: str | None, at: int
+    connection: Connection,
+    row: int,
+    about: DeviceDescription,
+    *,
+    address: Address | None,
+    at: int,
 ) -> tuple[int, ...]:
     """Correct a session; return the rows that lost the token.
 
@@ -191,16 +202,16 @@ def correct(
     register devices for anybody, which counts as a proof.
     """
     known = _in_turn(connection, row)
-    wanted = token or known.token
+    wanted = address or _address_of(known)
     moved: tuple[int, ...] = ()
-    if known.status in ("active", "quarantined") and wanted != known.token:
-        silence_others(connection, known.app_id, {wanted: known.user_id})
+    if known.status in ("active", "quarantined") and place_of(wanted) != place_of(known):
+        silence_others(connection, known.app_id, {place_of(wanted): known.user_id})
         holder = connection.execute(_holding(known.app_id, wanted)).one_or_none()
         moved = _take_over(connection, holder, at)
     values: dict[str, Any] = {
         **about.given(),
-        "environment": about.environment or known.environment,
-        "token": wanted,
+        **address_columns(wanted),
+        "environment": _fitting(wanted, about.environment or known.environment),
     }
     connection.execute(update(sessions).where(sessions.c.id == row).values(values))
     return moved
@@ -214,26 +225,26 @@ def _in_turn(connection: Connection, row: int) -> Any:
 
 
 def _make_way_for_own(
-    connection: Connection, known: Row[Any], token: str, at: int
+    connection: Connection, known: Row[Any], wanted: Address, at: int
 ) -> tuple[int, ...]:
-    holder = connection.execute(_holding(known.app_id, token)).one_or_none()
+    holder = connection.execute(_holding(known.app_id, wanted)).one_or_none()
     if holder is not None and holder.user_id != known.user_id:
         raise ProofRequiredError(
             "Somebody else has proven that this device is theirs",
             fix="Register it anew, with a proof: an identity token, a mailed link, or an API key",
         )
-    silence_others(connection, known.app_id, {token: known.user_id}, but_claims=True)
+    silence_others(connection, known.app_id, {place_of(wanted): known.user_id}, but_claims=True)
     return () if holder is None or holder.id == known.id else _take_over(connection, holder, at)
 
 
 def silence_others(
     connection: Connection,
     app_id: int | None,
-    owners: Mapping[str, int],
+    owners: Mapping[Place, int],
     *,
     but_claims: bool = False,
 ) -> None:
-    """Revoke the secrets of sessions with these tokens that belong to somebody else.
+    """Revoke the secrets of sessions in these places that belong to somebody else.
 
     A secret outlives a session that was closed as gone, and a claim has one too. Once a person has
     proven a token, no other person's secret may open or change a session with it. ``but_claims``
@@ -242,13 +253,17 @@ def silence_others(
     statuses = [GONE] if but_claims else [GONE, CLAIMED]
     with_token = (
         sessions.c.app_id == app_id,
-        sessions.c.token.in_(owners),
+        sessions.c.token.in_([token for _, token in owners]),
         sessions.c.secret_digest.is_not(None),
     )
-    columns = (sessions.c.id, sessions.c.token, sessions.c.user_id)
+    columns = (sessions.c.id, sessions.c.service, sessions.c.token, sessions.c.user_id)
     # One index each, which an OR would not use.
     found = union_all(*(select(*columns).where(*with_token, status) for status in statuses))
-    rows = [row.id for row in connection.execute(found) if row.user_id != owners[row.token]]
+    rows = [
+        row.id
+        for row in connection.execute(found)
+        if owners.get(place_of(row), row.user_id) != row.user_id
+    ]
     if rows:
         void = update(sessions).where(sessions.c.id.in_(rows)).values(secret_digest=None)
         connection.execute(void)
@@ -322,12 +337,17 @@ def _user_alike(connection: Connection, app: App, new: Registration) -> int:
     return _user(connection, app, new)
 
 
-def _holder(connection: Connection, app: App, token: str) -> Row[Any] | None:
-    return connection.execute(_holding(app.row, token)).one_or_none()
+def _holder(connection: Connection, app: App, address: Address) -> Row[Any] | None:
+    return connection.execute(_holding(app.row, address)).one_or_none()
 
 
-def _holding(app_id: int | None, token: str) -> Any:
-    return select(sessions).where(sessions.c.app_id == app_id, sessions.c.token == token, PROVEN)
+def _holding(app_id: int | None, address: Address | Row[Any]) -> Any:
+    return select(sessions).where(
+        sessions.c.app_id == app_id,
+        sessions.c.token == address.token,
+        sessions.c.service == address.service,
+        PROVEN,
+    )
 
 
 def _take_over(connection: Connection, holder: Row[Any] | None, at: int) -> tuple[int, ...]:
@@ -343,10 +363,17 @@ def moved_values(at: int) -> dict[str, Any]:
     return {"status": "closed", "reason": MOVED, "closed_at": at, "secret_digest": None}
 
 
-def _former(connection: Connection, user: int, token: str, *, but: int = 0) -> Row[Any] | None:
+def _former(
+    connection: Connection, user: int, address: Address | Row[Any], *, but: int = 0
+) -> Row[Any] | None:
     statement = (
         select(sessions)
-        .where(sessions.c.user_id == user, sessions.c.token == token, sessions.c.id != but)
+        .where(
+            sessions.c.user_id == user,
+            sessions.c.token == address.token,
+            sessions.c.service == address.service,
+            sessions.c.id != but,
+        )
         .order_by(CLAIMED, *NEWEST_FIRST)
         .limit(1)
     )
@@ -371,6 +398,7 @@ def refreshed_values(known: Row[Any], new: Registration) -> dict[str, Any]:
     keeps_secret = new.secret_digest is None and known.status != "pending"
     return {
         **{name: given.get(name, getattr(known, name)) for name in DESCRIBED},
+        **address_columns(new.address),
         "environment": new.about.environment or known.environment,
         "status": "active" if is_proven else new.status,
         "reason": None,
@@ -390,6 +418,7 @@ def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> in
     given = {name: getattr(pending, name) for name in DESCRIBED}
     values: dict[str, Any] = {
         **{name: value for name, value in given.items() if value is not None},
+        **address_columns(_address_of(pending)),
         # A token belongs to one environment: a push service's acceptance there is proof of it.
         "environment": former.environment if former.accepted_at else pending.environment,
         "secret_digest": pending.secret_digest,
@@ -411,17 +440,46 @@ def added_values(app: App, user: int, new: Registration) -> dict[str, Any]:
     """Return the columns of a new session."""
     return {
         **dict.fromkeys(DESCRIBED),
-        "platform": "ios",
+        "platform": SERVICES[new.address.service].platforms[0],
         **new.about.given(),
+        **address_columns(new.address),
         "app_id": app.row,
         "user_id": user,
-        "token": new.token,
         "environment": new.about.environment or "production",
         "status": new.status,
         "secret_digest": new.secret_digest,
         "created_at": new.at,
         "registered_at": new.at,
     }
+
+
+def address_of(session: Session) -> Address:
+    """Return the address of a session."""
+    return Address(session.service, session.token, session.kind, session.details)
+
+
+def _address_of(row: Row[Any]) -> Address:
+    return Address(row.service, row.token, row.kind, row.address)
+
+
+def address_columns(address: Address) -> dict[str, Any]:
+    """Return the columns of an address."""
+    return {
+        "service": address.service,
+        "token": address.token,
+        "kind": address.kind,
+        "address": address.details,
+    }
+
+
+def place_of(address: Address | Session | Row[Any]) -> Place:
+    """Return where a device is reached."""
+    return (address.service, address.token)
+
+
+def _fitting(address: Address, environment: str) -> str:
+    """Return the environment of an address that may have changed its service."""
+    return environment if environment in SERVICES[address.service].environments else "production"
 
 
 def _inserted(connection: Connection, statement: Insert) -> int:

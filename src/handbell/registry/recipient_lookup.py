@@ -27,6 +27,9 @@ class RecipientSession(NamedTuple):
     time_zone: str | None
     locale: str | None
     accepted_at: int | None
+    service: str
+    details: str | None
+    device_id: str | None
 
 
 _COLUMNS: Final = (
@@ -40,6 +43,9 @@ _COLUMNS: Final = (
     sessions.c.time_zone,
     sessions.c.locale,
     sessions.c.accepted_at,
+    sessions.c.service,
+    sessions.c.address.label("details"),
+    sessions.c.device_id,
 )
 _WANTED: Final = each("wanted")
 _users: Final = look_up(

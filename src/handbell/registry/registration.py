@@ -5,8 +5,9 @@ from typing import Final, Self
 
 from handbell._mail import read_mail
 from handbell.errors import RegistryError
-from handbell.services.apns.address import read_token
+from handbell.services.address import Address
 
+from .addresses import Subscription, check_environment, read_address, service_of
 from .session import (
     Environment,
     Platform,
@@ -17,7 +18,7 @@ from .session import (
     read_time_zone,
 )
 
-_LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id")
+_LABELS: Final = ("locale", "device", "app_version", "os_version", "external_id", "device_id")
 DESCRIBED: Final = ("platform", "time_zone", *_LABELS)
 """The columns that a device's description fills, except the environment."""
 
@@ -34,6 +35,7 @@ class DeviceDescription:
     app_version: str | None = None
     os_version: str | None = None
     external_id: str | None = None
+    device_id: str | None = None
 
     @classmethod
     def read(
@@ -68,34 +70,47 @@ class Registration:
     """
 
     mail: str
-    token: str
+    address: Address
     status: str
     at: int
     about: DeviceDescription
     secret_digest: str | None = None
 
+    @property
+    def token(self) -> str:
+        """What identifies the device at its push service."""
+        return self.address.token
+
     @classmethod
     def read(
         cls,
         mail: str,
-        token: str,
+        address: str | Subscription,
         *,
         status: str = "active",
         at: int,
         secret_digest: str | None = None,
+        service: str | None = None,
         **about: str | None,
     ) -> Self:
-        """Validate a registration, or raise :class:`~handbell.errors.RegistryError`."""
+        """Validate a registration, or raise :class:`~handbell.errors.RegistryError`.
+
+        ``address`` is a token of ``service``, by default the platform's, or a browser's
+        subscription.
+        """
         if status not in ("active", "pending"):
             raise RegistryError(
                 f"A session cannot be registered as {status!r}", fix="Use active or pending"
             )
+        described = DeviceDescription.read(**about)
+        found = read_address(address, service=service, platform=described.platform)
+        check_environment(service_of(found.service), described.environment)
         return cls(
             mail=registered_mail(mail),
-            token=read_token(token),
+            address=found,
             status=status,
             at=at,
-            about=DeviceDescription.read(**about),
+            about=described,
             secret_digest=secret_digest,
         )
 

@@ -13,7 +13,7 @@ from handbell.errors import RegistryError
 
 Status = Literal["pending", "active", "quarantined", "closed"]
 Environment = Literal["production", "development", "twin"]
-Platform = Literal["ios", "ipados", "macos", "tvos", "visionos", "watchos"]
+Platform = Literal["ios", "ipados", "macos", "tvos", "visionos", "watchos", "android", "web"]
 
 PLATFORMS: Final[tuple[str, ...]] = get_args(Platform)
 ENVIRONMENTS: Final[tuple[str, ...]] = get_args(Environment)
@@ -45,6 +45,11 @@ MAX_LABEL_LENGTH: Final = 512
 class Session:
     """One device of one user in one app. Instants are in UNIX milliseconds.
 
+    ``service`` is the push service that reaches it, ``token`` what identifies it there: a device
+    token, a registration token, a subscription's endpoint. ``kind`` is the form of address, and
+    ``details`` JSON of what else belongs to it, such as a browser's keys. Sessions of one device
+    through several services have the same ``device_id``.
+
     ``registered_at`` is when the device last registered, ``accepted_at`` when the push service
     last accepted a push for it, except broadcasts, which do not update each row. ``reason`` is why
     it is closed or quarantined; ``external_id`` is its id in the system that it was imported from.
@@ -69,10 +74,14 @@ class Session:
     closed_at: int | None
     app_version: str | None = None
     os_version: str | None = None
+    service: str = "apns"
+    kind: str = "device"
+    details: str | None = None
+    device_id: str | None = None
 
     @property
     def address(self) -> str:
-        """The address of its device; for Apple the ``token``."""
+        """The address of its device, which is its ``token``."""
         return self.token
 
 
@@ -107,6 +116,9 @@ class ActiveSession(NamedTuple):
     time_zone: str | None
     accepted_at: int | None
     locale: str | None
+    service: str
+    details: str | None
+    device_id: str | None
 
 
 _OFFSET: Final = re.compile(

@@ -19,10 +19,19 @@ from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.errors import RegistryError, UnknownSessionError
 from handbell.fixes import Action, Fix
-from handbell.services.apns.address import read_token
+from handbell.services.address import Address
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
+from .addresses import (
+    CheckAddress,
+    Subscription,
+    accept_any,
+    check_environment,
+    check_platform,
+    read_address,
+    service_of,
+)
 from .bulk import BulkResult, register_many
 from .ownership import (
     NEWEST_FIRST,
@@ -36,7 +45,13 @@ from .ownership import (
 )
 from .recipient_lookup import RecipientSession, read_holders, read_recipient_sessions
 from .registration import DeviceDescription, Registered, Registration
-from .session import ActiveSession, Environment, Platform, Session, SessionLocation
+from .session import (
+    ActiveSession,
+    Environment,
+    Platform,
+    Session,
+    SessionLocation,
+)
 from .user import User
 
 SESSIONS_PER_USER: Final = 50
@@ -47,6 +62,7 @@ _CHUNK: Final = 1000
 _TOLD: Final = frozenset(field.name for field in fields(Session))
 SESSIONS: Final[Select[Any]] = select(
     *(column for column in sessions.c if column.name in _TOLD),
+    sessions.c.address.label("details"),
     users.c.mail,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 """Selects the columns of :class:`Session`."""
@@ -60,6 +76,9 @@ _ACTIVE: Final[Select[Any]] = select(
     sessions.c.time_zone,
     sessions.c.accepted_at,
     sessions.c.locale,
+    sessions.c.service,
+    sessions.c.address.label("details"),
+    sessions.c.device_id,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 _SPEAKING: Final = SESSIONS.where(
     sessions.c.secret_digest == bindparam("secret"), sessions.c.app_id == bindparam("app")
@@ -84,8 +103,9 @@ _PLACES: Final = select(_FIRST).distinct()
 class Registry:
     """The users and sessions of every app. ``now`` returns UNIX seconds.
 
-    ``most_sessions`` is the limit per person and app. Methods that take a session accept its id
-    too. An unregistered app has neither users nor sessions.
+    ``most_sessions`` is the limit per person and app; ``check_address`` refuses addresses that are
+    not sent to, such as those of a host that is not allowed. Methods that take a session accept its
+    id too. An unregistered app has neither users nor sessions.
     """
 
     def __init__(
@@ -93,9 +113,11 @@ class Registry:
         database: Database,
         *,
         most_sessions: int = SESSIONS_PER_USER,
+        check_address: CheckAddress = accept_any,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.most_sessions = most_sessions
+        self._check_address = check_address
         self._database = database
         self._now = now
 
@@ -103,14 +125,16 @@ class Registry:
         self,
         app: App,
         mail: str,
-        token: str,
+        address: str | Subscription,
         *,
-        platform: Platform | str = "ios",
+        platform: Platform | str | None = None,
         environment: Environment | str | None = None,
+        service: str | None = None,
         status: str = "active",
         locale: str | None = None,
         time_zone: str | None = None,
         device: str | None = None,
+        device_id: str | None = None,
         external_id: str | None = None,
         registered_at: int | None = None,
     ) -> Session:
@@ -120,19 +144,22 @@ class Registry:
         unless this one is ``pending``, which owns nothing until proven. For the same user the
         session is refreshed: a proven one stays proven, a quarantine ends, a closed session
         reopens. Without ``environment`` a known session keeps its own and a new one gets
-        production. ``registered_at`` is in UNIX milliseconds, by default now. Raises
-        :class:`~handbell.errors.RegistryError` for invalid values.
+        production. ``address`` is a token, or a browser's subscription; ``service`` tells what
+        token it is where the platform does not. ``registered_at`` is in UNIX milliseconds, by
+        default now. Raises :class:`~handbell.errors.RegistryError` for invalid values.
         """
         registration = Registration.read(
             mail,
-            token,
+            address,
             status=status,
             at=self._milliseconds() if registered_at is None else registered_at,
             platform=platform,
             environment=environment,
+            service=service,
             locale=locale,
             time_zone=time_zone,
             device=device,
+            device_id=device_id,
             external_id=external_id,
         )
         return self.admit(app, registration).session
@@ -148,6 +175,7 @@ class Registry:
 
         ``first`` is called in the same transaction; an error rolls back everything.
         """
+        self._check_address(registration.address)
         with self._database.write() as connection:
             if first is not None:
                 first(connection)
@@ -157,10 +185,24 @@ class Registry:
     def admit_many(self, app: App, registrations: Iterable[Registration]) -> BulkResult:
         """Write many registrations in one transaction; return lost tokens and refusals.
 
-        Registrations of persons who have reached the limit of sessions are refused.
+        Registrations of persons who have reached the limit of sessions are refused, and those
+        of addresses that are not sent to.
         """
+        good: list[Registration] = []
+        places: list[int] = []
+        refused: dict[int, RegistryError] = {}
+        for place, registration in enumerate(registrations):
+            try:
+                self._check_address(registration.address)
+            except RegistryError as error:
+                refused[place] = error
+            else:
+                good.append(registration)
+                places.append(place)
         with self._database.write() as connection:
-            return register_many(connection, app, registrations, max_sessions=self.most_sessions)
+            result = register_many(connection, app, good, max_sessions=self.most_sessions)
+        refused |= {places[at]: error for at, error in result.refused.items()}
+        return BulkResult(moved=result.moved, refused=refused)
 
     def claim(
         self,
@@ -173,6 +215,7 @@ class Registry:
 
         ``then`` is called in the same transaction with the session's id.
         """
+        self._check_address(registration.address)
         with self._database.write() as connection:
             row = claim(connection, app, registration, max_sessions=self.most_sessions)
             if then is not None:
@@ -180,50 +223,82 @@ class Registry:
             return read_session(connection, row)
 
     def renew(
-        self, app: App, digest: str, about: DeviceDescription, *, token: str | None = None
+        self,
+        app: App,
+        digest: str,
+        about: DeviceDescription,
+        *,
+        address: str | Subscription | None = None,
+        service: str | None = None,
     ) -> Registered | None:
         """Refresh the session of the secret with this digest; None when there is none.
 
-        Its proof covers a new ``token`` of the device, unless that belongs to another person:
-        :class:`~handbell.errors.ProofRequiredError` is raised then. A session that was closed as
-        gone reopens.
+        Its proof covers a new ``address`` of the device, unless that belongs to another
+        person: :class:`~handbell.errors.ProofRequiredError` is raised then.
+        A session that was closed as gone reopens.
         """
-        wanted = None if token is None else read_token(token)
         named = {"secret": digest, "app": app.row}
         with self._database.write() as connection:
             found = connection.execute(_SPEAKING, named).mappings().one_or_none()
             if found is None:
                 return None
             known = Session(**found)
+            wanted = self._new_address(known, about, address, service)
             at = self._milliseconds()
             if is_repeat(known, wanted):
                 return Registered(session=repeat(connection, known, about, at=at))
             moved = renew(
-                connection, known.id, about, token=wanted, at=at, max_sessions=self.most_sessions
+                connection, known.id, about, address=wanted, at=at, max_sessions=self.most_sessions
             )
             return Registered(session=read_session(connection, known.id), moved=moved)
 
     def change(
-        self, app: App, session_id: int, about: DeviceDescription, *, token: str | None = None
+        self,
+        app: App,
+        session_id: int,
+        about: DeviceDescription,
+        *,
+        address: str | Subscription | None = None,
+        service: str | None = None,
     ) -> Registered:
         """Correct a session and return it.
 
         Raises :class:`~handbell.errors.UnknownSessionError` when the app has no such session, and
-        :class:`~handbell.errors.RegistryError` for a new token of a closed one.
+        :class:`~handbell.errors.RegistryError` for a new address of a closed one.
         """
-        wanted = None if token is None else read_token(token)
         with self._database.write() as connection:
-            known = connection.execute(
-                select(sessions.c.status).where(*_named(app, session_id))
-            ).scalar_one_or_none()
-            if known is None:
+            named = SESSIONS.where(*_named(app, session_id))
+            found = connection.execute(named).mappings().one_or_none()
+            if found is None:
                 raise _unknown(session_id)
-            if wanted is not None and known == "closed":
+            known = Session(**found)
+            wanted = self._new_address(known, about, address, service)
+            if wanted is not None and known.status == "closed":
                 raise RegistryError(
                     f"Session {session_id} is closed", fix="Register the device anew"
                 )
-            moved = correct(connection, session_id, about, token=wanted, at=self._milliseconds())
+            moved = correct(connection, session_id, about, address=wanted, at=self._milliseconds())
             return Registered(session=read_session(connection, session_id), moved=moved)
+
+    def _new_address(
+        self,
+        known: Session,
+        about: DeviceDescription,
+        given: str | Subscription | None,
+        service: str | None,
+    ) -> Address | None:
+        """Return the address that a device changes to, or None where it keeps its own."""
+        wanted = None
+        if given is not None:
+            wanted = read_address(
+                given, service=service, platform=about.platform, known=known.service
+            )
+            self._check_address(wanted)
+        reached_by = service_of(wanted.service if wanted else known.service)
+        check_environment(reached_by, about.environment)
+        if wanted is None:
+            check_platform(reached_by, about.platform)
+        return wanted
 
     def activate(self, session: Session | int) -> Registered | None:
         """Activate a proven pending session; the token moves to it.
@@ -336,7 +411,7 @@ class Registry:
         """
         found: dict[str, RecipientSession] = {}
         with self._database.quick_read() as connection:
-            for chunk in chunks(dict.fromkeys(token.lower() for token in tokens), _CHUNK):
+            for chunk in chunks(dict.fromkeys(tokens), _CHUNK):
                 found |= read_holders(connection, app.row or 0, chunk)
         return found
 
@@ -345,9 +420,8 @@ class Registry:
 
         Unproven claims rank after sessions that were proven once.
         """
-        folded = dict.fromkeys(token.lower() for token in tokens)
         latest: dict[str, Session] = {}
-        for session in self._in_chunks(app, sessions.c.token, folded):
+        for session in self._in_chunks(app, sessions.c.token, dict.fromkeys(tokens)):
             known = latest.setdefault(session.token, session)
             if known.status == "pending" and session.status != "pending":
                 latest[session.token] = session
@@ -406,15 +480,22 @@ class Registry:
         """Return the mail addresses of an app's users, sorted."""
         return [user.mail for user in self.users(app) if user.mail is not None]
 
+    def addresses(self, app: App) -> list[str]:
+        """Return the addresses of an app's active sessions, each once, sorted."""
+        return self._tokens(app)
+
     def device_tokens(self, app: App) -> list[str]:
-        """Return the device tokens of an app's active sessions, each once, sorted."""
+        """Return the device tokens among the addresses: all but browsers' subscriptions."""
+        return self._tokens(app, sessions.c.kind != "subscription")
+
+    def _tokens(self, app: App, *conditions: Any) -> list[str]:
         statement = (
             select(sessions.c.token)
-            .where(sessions.c.app_id == app.row, sessions.c.status == "active")
+            .where(sessions.c.app_id == app.row, sessions.c.status == "active", *conditions)
             .order_by(sessions.c.token)
         )
         with self._database.read() as connection:
-            return list(connection.scalars(statement))
+            return list(dict.fromkeys(connection.scalars(statement)))
 
     def _change(self, session: Session | int, condition: Any, **values: Any) -> bool:
         row = session.id if isinstance(session, Session) else session

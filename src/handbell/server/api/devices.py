@@ -83,7 +83,7 @@ async def renew(
     context = context_of(request)
     described = DeviceDescription.read(**about)
     renewed = await context.run(
-        context.system.registry.renew, app, digest_of(secret), described, token=token
+        context.system.registry.renew, app, digest_of(secret), described, address=token
     )
     if renewed is None:
         raise await _void(request)

@@ -146,7 +146,7 @@ async def change_session(
         app,
         devices.session_id(session),
         DeviceDescription.read(**body.about()),
-        token=body.device_token,
+        address=body.device_token,
     )
     await devices.release(context, changed)
     return {**session_out(changed.session), "warnings": body.ignored}
