@@ -75,9 +75,10 @@ class Wire:
 
     @property
     def ends(self) -> dict[int, End | str]:
-        """What came of each item; ``bare`` for 200 and nothing else. None may be there twice."""
+        """What came of each item; ``bare`` for 200 alone, ``created`` for 201; none twice."""
         session = self.session
         pairs: list[tuple[int, End | str]] = [(item, "bare") for item in session.answered]
+        pairs += [(item, "created") for item in session.created]
         pairs += [(item, "refused") for item in session.refused]
         pairs += [(item, "handed back") for item in session.handed_back]
         pairs += [(item, "open") for item in session.streams.values()]

@@ -4,12 +4,14 @@ import asyncio
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 import pytest
 from tests.http2_server import LOOPS, QUICK, counting, opened, paths, run, send, serve
 
+from handbell._ip import is_public
 from handbell.errors import GatewayError
 from handbell.gateways.http2 import (
     MAX_BODY_BYTES,
@@ -287,6 +289,60 @@ def test_an_unreachable_host_is_told_at_once(url: str, reason: str) -> None:
             assert ask.pool.opened <= 2
 
     run(story)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_an_address_that_is_not_accepted_is_not_connected_to(
+    authority: Authority, host: str
+) -> None:
+    """A host that somebody else chose is looked up, judged, and not even greeted."""
+    server = counting()
+
+    async def story() -> None:
+        async with serve(authority, server) as url:
+            theirs = url.replace("127.0.0.1", host)
+            endpoint = Endpoint(theirs, authority.ca_file, accepts=is_public)
+            ends = await send(endpoint, paths(3))
+        assert {end.reason for end in ends if isinstance(end, NotSent)} == {"AddressNotAllowed"}
+
+    run(story)
+    assert server.connections == 0
+
+
+def test_the_loop_works_between_rounds_that_take_long(authority: Authority) -> None:
+    """Where making a request takes long, other work gets its turn after each few of them."""
+    turns: list[int] = []
+    limits = Limits(in_flight=1000, round=5, is_slow_to_prepare=True)
+    made: list[int] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+
+        def prepare(item: int) -> Request:
+            made.append(item)
+            return Request(f"/ok-{item}", (), (), b"{}")
+
+        def other_work() -> None:
+            turns.append(len(made))
+            if len(made) < 200:
+                loop.call_soon(other_work)
+
+        async with serve(authority, counting(1000)) as url:
+            pool: Pool[int] = Pool(
+                Endpoint(url, authority.ca_file),
+                limits,
+                prepare=prepare,
+                finish=lambda _, end: ends.append(end),
+            )
+            ends: list[End] = []
+            loop.call_soon(other_work)
+            pool.submit(range(200))
+            await pool.close()
+        assert [end for end in ends if not isinstance(end, StreamResponse)] == []
+        assert len(ends) == 200
+
+    run(story)
+    assert max(after - before for before, after in pairwise(turns)) <= 5
 
 
 def test_proxies_of_the_environment_are_not_used(

@@ -20,6 +20,7 @@ from tests.wire import BAD, LAST, OK, PAIRS_BAD, PAIRS_OK, Wire, answer, block, 
 from handbell.gateways.http2_values import End, Lost, StreamResponse
 
 REFUSED = 7
+PLAIN = {"bare": 200, "created": 201}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ def replies(draw: st.DrawFn, number: int) -> Reply:
 def _bare(draw: st.DrawFn, number: int) -> Reply:
     extra = draw(st.sampled_from([b"", block(("apns-id", "1b2c")), block(("date", "x" * 60))]))
     return Reply((head(number, OK + extra, is_end=True),), "bare")
+
+
+def _created(draw: st.DrawFn, number: int) -> Reply:
+    name = draw(st.sampled_from([b"\x48", b"\x08", b"\x18"]))
+    value = draw(st.sampled_from([b"\x82\x10\x03", b"\x03201"]))
+    extra = draw(st.sampled_from([b"", block(("location", "/m/1")), block(("date", "x" * 60))]))
+    return Reply((head(number, name + value + extra, is_end=True),), "created")
 
 
 def _bare_after_interim(draw: st.DrawFn, number: int) -> Reply:
@@ -144,6 +152,7 @@ KINDS = {
     function.__name__: function
     for function in (
         _bare,
+        _created,
         _bare_after_interim,
         _in_full,
         _after_a_table_size,
@@ -199,9 +208,9 @@ def test_each_item_ends_once_and_as_the_server_said(
         wire.hear()
     for number, reply in zip(range(1, 99, 2), given_, strict=False):
         end = wire.ends[number]
-        if reply.end == "bare" and end != "bare":  # it was read in full
+        if reply.end in PLAIN and end != reply.end:  # it was read in full
             assert isinstance(end, StreamResponse)
-            assert (end.status, end.body) == (200, b"")
+            assert (end.status, end.body) == (PLAIN[str(reply.end)], b"")
         elif reply.end == "lost":
             assert isinstance(end, Lost)
             assert end.reason == "StreamReset"

@@ -63,8 +63,8 @@ class Pool(Generic[T]):
     may return None for an item that is no longer wanted. ``finish`` gets each item's end exactly
     once and may call :meth:`submit` and :meth:`renew`. Use a pool inside one running event loop.
 
-    Without ``wants_headers`` the headers of a 200 are skipped, except for one a second on each
-    connection: reading them would cost more than the rest of a push. All other answers have
+    Without ``wants_headers`` the headers of a 200 or a 201 are skipped, except for one a second on
+    each connection: reading them would cost more than the rest of a push. All other answers have
     headers.
 
     Where connections end soon after they were opened, the next is opened after a growing pause
@@ -111,6 +111,7 @@ class Pool(Generic[T]):
         self._is_closed = False
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._next_round: asyncio.Handle | None = None
         self._became_idle: asyncio.Future[None] | None = None
 
     @property
@@ -245,8 +246,7 @@ class Pool(Generic[T]):
         self._is_settling = True
         try:
             connection.drain()
-            while connection.take(self._backlog):
-                pass
+            self._fill(connection)
         finally:
             self._is_settling = False
         if self._backlog or connection.is_draining or not connection.in_flight:
@@ -260,8 +260,8 @@ class Pool(Generic[T]):
             self._note_ends()
             self._retire()
             while self._backlog and self.may_begin() and (connection := self._usable()) is not None:
-                while connection.take(self._backlog):
-                    pass
+                if not self._fill(connection):
+                    break
         finally:
             self._is_settling = False
         is_idle = not self._backlog and not self.in_flight
@@ -269,6 +269,20 @@ class Pool(Generic[T]):
             self._became_idle.set_result(None)
         if not is_idle and self._sweeper is None:
             self._sweep_later()
+
+    def _fill(self, connection: Http2Connection[T]) -> bool:
+        """Send as much as a connection takes; return False where the event loop is due first."""
+        if self._next_round is not None:
+            return False
+        while connection.take(self._backlog):
+            if self.limits.is_slow_to_prepare and self._backlog:
+                self._next_round = asyncio.get_running_loop().call_soon(self._go_on)
+                return False
+        return True
+
+    def _go_on(self) -> None:
+        self._next_round = None
+        self._settle()
 
     def _usable(self) -> Http2Connection[T] | None:
         """Return a connection with room, opening one where that is due, or None for now."""

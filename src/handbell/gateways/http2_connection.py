@@ -33,12 +33,13 @@ from .http2_values import (
 T = TypeVar("T")
 
 _OK: Final = 200
-_ROUND: Final = 128  # written in one go before they reach the kernel
+_CREATED: Final = 201
 _BUFFER_BYTES: Final = 256 * 1024  # bytes waiting for the network; above it nothing more is begun
 _PATIENCE_SECONDS: Final = 1.0
 _LISTEN_SECONDS: Final = 1.0
 _FAREWELL_PATIENCE: Final = 1.2  # a little longer than TLS may take to close
 _BARE_OK: Final = StreamResponse(_OK)
+_BARE_CREATED: Final = StreamResponse(_CREATED)
 _CALM: Final = error_name(CALM)
 _CLOSED_HERE: Final = Lost("ConnectionLost", "the connection was closed from here")
 _REFUSED: Final = NotSent("RefusedStream", "the server refused the stream; it may be overloaded")
@@ -201,7 +202,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
 
     def take(self, backlog: deque[T]) -> bool:
         """Send a round of the backlog, as far as there is room; return whether any was sent."""
-        room = min(self.room, _ROUND, len(backlog))
+        room = min(self.room, self.pool.limits.round, len(backlog))
         if not room or not self.pool.may_begin():
             return False
         now = self.loop.time()
@@ -297,15 +298,20 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         """Report every request that has ended."""
         session, end = self._session, self.pool.end
         unanswered = session.abandon() if self.closed.done() else ()
-        if session.answered or session.ended:
+        answers = len(session.answered) + len(session.created) + len(session.ended)
+        if answers:
             self.answered_at = self.pool.answered_at = self._heard_at
             self.pool.silent_ends = 0
-            self.answers += len(session.answered) + len(session.ended)
+            self.answers += answers
             self._is_gated = False
         if session.answered:
             for item in session.answered:
                 end(item, _BARE_OK)
             session.answered.clear()
+        if session.created:
+            for item in session.created:
+                end(item, _BARE_CREATED)
+            session.created.clear()
         while session.ended:
             end(*session.ended.pop())
         while session.refused:

@@ -2,8 +2,8 @@
 
 It covers what a gateway needs: POST requests with a ready body, and short answers. Requests are
 written by the :class:`~handbell.gateways.http2_sender.Http2Sender`; answers are read here. A 200
-without a body is recognised by its first byte, since reading all of it would cost more than the
-push.
+or a 201 without a body is recognised by its first bytes, since reading all of it would cost more
+than the push.
 
 An answer is judged by its status and its frames. Whether its headers are in the right order, or
 its length is what ``content-length`` said, makes no difference to a push and is not checked.
@@ -41,6 +41,11 @@ _INTERIM: Final = 200  # a status below is an interim one
 _OK: Final = 200
 _STATUS_200: Final = 0x88  # entry 8 of HPACK's static table
 _FIRST_OF_200: Final = bytes([_STATUS_200])
+# A 201 is no entry of that table: entry 8's name, to be indexed, not indexed or never, and the
+# value, as it is or in Huffman's code. Our own table is empty, so no later block refers to it.
+_FIRST_OF_201: Final = tuple(
+    name + value for name in (b"\x48", b"\x08", b"\x18") for value in (b"\x82\x10\x03", b"\x03201")
+)
 _WHOLE: Final = END_STREAM | END_HEADERS
 _MOST_TEXT: Final = 200
 _MOST_VAIN: Final = 10_000
@@ -77,10 +82,10 @@ class _Partial:
 class Http2Session(Http2Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
-    The ends of the items in ``streams`` are in ``answered`` (a plain 200), ``ended``, and, where
-    the server certainly did not process them, ``refused`` (by REFUSED_STREAM) and ``handed_back``
-    (by GOAWAY). ``is_listening`` has the next answer read in full. ``is_greeted`` means that the
-    server has sent its settings, ``goaway`` is its last GOAWAY.
+    The ends of the items in ``streams`` are in ``answered`` (a plain 200), ``created`` (a plain
+    201), ``ended``, and, where the server certainly did not process them, ``refused`` (by
+    REFUSED_STREAM) and ``handed_back`` (by GOAWAY). ``is_listening`` has the next answer read in
+    full. ``is_greeted`` means that the server has sent its settings, ``goaway`` is its last GOAWAY.
 
     A 200 counts from its head on, however its stream ends. Any other incomplete answer is marked
     (``StreamResponse.is_whole``).
@@ -93,6 +98,7 @@ class Http2Session(Http2Sender[T]):
     def __init__(self, authority: str, *, is_listening: bool) -> None:
         super().__init__(authority)
         self.answered: list[T] = []
+        self.created: list[T] = []
         self.ended: list[tuple[T, End]] = []
         self.refused: list[T] = []
         self.handed_back: list[T] = []
@@ -130,7 +136,7 @@ class Http2Session(Http2Sender[T]):
         if not self.is_greeted:
             _check_greeting(data)
         place, size = 0, len(data)
-        take, answered = self.streams.pop, self.answered
+        take, answered, created = self.streams.pop, self.answered, self.created
         while size - place >= HEAD_BYTES:
             word, flags, number = _read_head(data, place)
             begin = place + HEAD_BYTES
@@ -143,14 +149,14 @@ class Http2Session(Http2Sender[T]):
                 flags == _WHOLE
                 and word & 0xFF == HEADERS
                 and _LEAST_HEADERS <= word <= _MOST_HEADERS
-                and data[begin] == _STATUS_200
                 and not self.is_listening
                 and number in self.streams
                 and not self._partial
                 and not self._held
                 and self._block is None
+                and (data[begin] == _STATUS_200 or data.startswith(_FIRST_OF_201, begin, place))
             ):
-                answered.append(take(number))
+                (answered if data[begin] == _STATUS_200 else created).append(take(number))
             elif word == _RESET and self._is_over(number):
                 self._vain += 1  # some servers end streams this way after an early answer
             else:
@@ -162,7 +168,8 @@ class Http2Session(Http2Sender[T]):
 
     def _weigh(self) -> None:
         """Offset idle frames by ended requests; raise when there are too many."""
-        ends = len(self.answered) + len(self.ended) + len(self.refused) + len(self.handed_back)
+        plain = len(self.answered) + len(self.created)
+        ends = plain + len(self.ended) + len(self.refused) + len(self.handed_back)
         self._vain = max(0, self._vain - _PAID_BY_AN_END * ends)
         if self._vain > _MOST_VAIN:
             raise ProtocolFault("it sends frames without end, and no answer", wire.CALM)

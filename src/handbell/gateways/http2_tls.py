@@ -118,7 +118,8 @@ async def connect(
 ) -> P:
     """Return the protocol of a new TLS connection; ``make`` creates it.
 
-    The host is resolved anew each time, as Apple asks, or by the proxy. TLS may take
+    The host is resolved anew each time, as Apple asks, or by the proxy, which then chooses the
+    address, whatever ``endpoint.accepts`` would say. TLS may take
     ``farewell_seconds`` to close. Raises OSError, :class:`ssl.SSLError` among them, TimeoutError
     when ``seconds`` have passed, and :class:`~.http2_values.NoConnection` when the proxy is the
     cause.
@@ -130,7 +131,7 @@ async def connect(
     port = parts.port or _HTTPS_PORT
     if endpoint.proxy is None:
         async with asyncio.timeout_at(until):
-            opened = await _dial(host, port)
+            opened = await _dial(host, port, endpoint.accepts)
     else:
         opened = await dial_through(endpoint.proxy, host, port, until)
     async with asyncio.timeout_at(until):
@@ -156,9 +157,17 @@ async def connect(
     return protocol
 
 
-async def _dial(host: str, port: int) -> socket.socket:
+async def _dial(
+    host: str, port: int, accepts: Callable[[str], bool] | None = None
+) -> socket.socket:
     # Not in the loop's default executor: Python waits for its threads at exit.
     found = await resolve(host, port, type=socket.SOCK_STREAM)
+    if accepts is not None:
+        # What is checked here is connected to: a second look-up might give other addresses.
+        for address in (str(each[4][0]) for each in found):
+            if not accepts(address):
+                why = f"{host} is {address}, which may not be connected to"
+                raise NoConnection(NotSent("AddressNotAllowed", why))
     return await open_first(found)
 
 

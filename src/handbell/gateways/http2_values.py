@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -34,12 +34,15 @@ class Endpoint:
     ``ca_file`` is trusted instead of the system's certificates (a private CA, the twin's).
     ``client_certificate`` is PEM, certificate and key together. ``proxy`` is the HTTP proxy that
     leads there, None to connect directly; proxy variables of the environment are ignored.
+    ``accepts`` tells of each address that the host resolves to whether it may be connected to, for
+    a host that somebody else chose; where one may not, none is.
     """
 
     url: str
     ca_file: Path | None = None
     client_certificate: bytes | None = None
     proxy: Proxy | None = None
+    accepts: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,10 @@ class Limits:
     to the connection; queued items end as not sent when nothing was answered for twice as long. A
     connection that was silent for ``rest`` is checked by a PING before it is used again.
     ``farewell_timeout`` is what TLS may take to close.
+
+    So many requests as ``round`` says are written in one go, before they reach the kernel. Where
+    making one takes long (``is_slow_to_prepare``), the event loop does its other work after each
+    round.
     """
 
     connections: int = 1
@@ -58,6 +65,8 @@ class Limits:
     request_timeout: float = 30.0
     rest: float = 30.0
     farewell_timeout: float = 1.0
+    round: int = 128
+    is_slow_to_prepare: bool = False
 
 
 class Request(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from handbell.clocks import seconds_since_boot
-from handbell.gateways.jose import es256_token
+from handbell.gateways.jose import Members, es256_token
 from handbell.services.webpush.credential import VapidKey
 from handbell.services.webpush.protocol import VAPID_SCHEME
 
@@ -27,7 +27,7 @@ def vapid_token(key: VapidKey, *, origin: str, subject: str, expires_at: int) ->
 
     The same arguments give the same text.
     """
-    claims = {"aud": origin, "exp": expires_at, "sub": subject}
+    claims: Members = {"aud": origin, "exp": expires_at, "sub": subject}
     return es256_token(key.private_key, {"typ": "JWT", "alg": "ES256"}, claims)
 
 
