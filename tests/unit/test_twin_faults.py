@@ -106,8 +106,8 @@ def test_a_fault_is_told_as_it_was_asked_for() -> None:
     [
         ({}, "None"),
         ({"kind": "boom"}, "boom"),
-        ({"kind": "answer"}, "status or a reason"),
-        ({"kind": "answer", "reason": "Unheard"}, "status or a reason"),
+        ({"kind": "answer"}, "needs a status"),
+        ({"kind": "answer", "reason": "Unheard"}, "needs a status"),
         ({"kind": "answer", "status": 99}, "200 to 599"),
         ({"kind": "slow"}, "seconds"),
         ({"kind": "slow", "seconds": "1"}, "seconds"),

@@ -81,12 +81,12 @@ class Authority:
         """Return the file with the authority's certificate: what a client has to trust."""
         return self.folder / CA_FILE
 
-    def server_context(self) -> ssl.SSLContext:
+    def server_context(self, *, speaks_http1: bool = False) -> ssl.SSLContext:
         """Return the server's TLS context: 1.2 or later, ALPN ``h2``, optional client certificate.
 
-        Apple serves TLS 1.2 or later and HTTP/2 only (sending-notification-requests-to-apns). A
-        client certificate of another authority fails the handshake. Raises TwinError where the
-        folder cannot be written.
+        Apple serves TLS 1.2 or later and HTTP/2 only (sending-notification-requests-to-apns), the
+        others HTTP/1.1 too. A client certificate of another authority fails the handshake. Raises
+        TwinError where the folder cannot be written.
         """
         try:
             file = self._server_file()
@@ -94,7 +94,7 @@ class Authority:
             raise cannot_use(self.folder, error) from None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(["h2", "http/1.1"] if speaks_http1 else ["h2"])
         context.load_cert_chain(file)
         context.load_verify_locations(self.ca_file)
         context.verify_mode = ssl.CERT_OPTIONAL

@@ -5,15 +5,18 @@ the real service, and those of any network.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from handbell._text import nearest
 from handbell.errors import TwinError
 from handbell.services.apns.reasons import REASONS
 
-from .sides import SERVICE_OF_SIDE
+from .fcm.codes import CODES, OAUTH_ERRORS
+from .sides import OAUTH_SIDE, SERVICE_OF_SIDE
 
 KINDS: Final = {
     "answer": "answers with a status and a reason",
@@ -28,11 +31,24 @@ KINDS: Final = {
 }
 """Every kind of fault, and its effect."""
 
+REASON_STATUSES: Final = MappingProxyType(
+    {
+        "apns": {name: reason.status for name, reason in REASONS.items()},
+        "fcm": {name: code.status for name, code in CODES.items()},
+        OAUTH_SIDE: dict(OAUTH_ERRORS),
+    }
+)
+"""The status of each reason, by the service that gives it, or the token endpoint."""
+_STATUSES: Final = {
+    name: status for reasons in REASON_STATUSES.values() for name, status in reasons.items()
+}
+
 ANSWERING: Final = ("answer", "cut-answer")
 _UNKNOWN_ENDS: Final = ("silence", "reset", "cut")
 _MAX_COUNT: Final = 1_000_000
 _MAX_SECONDS: Final = 3600.0
 _MAX_LIMIT: Final = 2**31 - 1
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +120,12 @@ class Fault:
 
     def _completed(self) -> "Fault":
         if self.kind in ANSWERING and self.status is None:
-            if self.reason is None or self.reason not in REASONS:
+            if self.reason is None or self.reason not in _STATUSES:
                 raise TwinError(
-                    f"A fault of kind {self.kind!r} needs a status or a reason of Apple's table",
-                    fix='Add for example "reason": "Unregistered"',
+                    f"A fault of kind {self.kind!r} needs a status, or a push service's reason",
+                    fix='Add for example "reason": "Unregistered", or "UNREGISTERED" for FCM',
                 )
-            return replace(self, status=REASONS[self.reason].status)
+            return replace(self, status=_STATUSES[self.reason])
         if self.delivers and self.kind not in _UNKNOWN_ENDS:
             raise TwinError(
                 f"A fault of kind {self.kind!r} cannot deliver the push as well",
@@ -128,8 +144,22 @@ class Fault:
         return handled or (self.kind == "goaway" and self.graceful)
 
     def strikes(self, side: str, token: str | None) -> bool:
-        """Return whether the fault applies to a request to this token on this side."""
+        """Return whether the fault applies to a request to this token on this side.
+
+        A reason of one service alone applies to that service; the token endpoint of FCM is struck
+        by its own errors, or where it is named.
+        """
+        if self.side is None:
+            service = self._service_of_reason
+            if OAUTH_SIDE in {side, service}:
+                return service == side
+            if service is not None and service != SERVICE_OF_SIDE[side]:
+                return False
         return self.side in (None, side) and self.token in (None, token)
+
+    @property
+    def _service_of_reason(self) -> str | None:
+        return next((name for name, known in REASON_STATUSES.items() if self.reason in known), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fault as requested, with its id and remaining count."""
@@ -252,7 +282,7 @@ def _flag(posted: Mapping[str, Any], field: str, *, default: bool) -> bool:
 
 def _token(posted: Mapping[str, Any]) -> str | None:
     value = _text(posted, "token")
-    return value and value.lower()
+    return value.lower() if value and _HEX.fullmatch(value) else value
 
 
 def _side(posted: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """Hooks through which a program follows a twin."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .phone import Card, Phone
@@ -20,8 +20,11 @@ class TwinHooks:
     ``on_phone`` is called when a phone is created, as an app registers with its back end. A
     HandbellError is the back end's refusal: the phone is not created, and the caller gets the
     error. ``on_displayed`` and ``on_opened`` report a card, ``on_phone_removed`` an uninstalled
-    app. ``find_key`` returns the PEM of a key that the twin does not know yet, ``name_of_app`` the
-    name of an app, ``web_push_key`` the public key that an app's pages subscribe with, base64url.
+    app. ``find_key`` returns the PEM of a key that the twin does not know yet, and
+    ``find_service_account`` the key file of a service account by its mail address; of both only
+    the public half is kept. ``name_of_app`` returns the name of an app, ``android_of_app`` its
+    Google project and its package, ``web_push_key`` the public key that its pages subscribe with,
+    base64url.
     ``guards_page`` returns whether the page and its API require the token of the page's link: if
     not, any user of this machine may create phones. Any other exception is logged; the page is
     guarded then.
@@ -32,7 +35,9 @@ class TwinHooks:
     on_opened: Callable[[Phone, Card], object] = _nothing
     on_phone_removed: Callable[[Phone], object] = _nothing
     find_key: Callable[[str, str], str | None] = _nothing
+    find_service_account: Callable[[str], Mapping[str, str] | None] = _nothing
     name_of_app: Callable[[str], str | None] = _nothing
+    android_of_app: Callable[[str], tuple[str | None, str | None] | None] = _nothing
     web_push_key: Callable[[str], str | None] = _nothing
     guards_page: Callable[[], bool] = lambda: False
 

@@ -6,16 +6,18 @@ from typing import Final
 from handbell.errors import TwinError
 
 APNS_SIDES: Final = ("production", "development")
+OAUTH_SIDE: Final = "oauth"
+"""Where FCM's access tokens come from."""
 SERVICE_OF_SIDE: Final = MappingProxyType(
     {
         "production": "apns",
         "development": "apns",
         "fcm": "fcm",
-        "oauth": "fcm",
+        OAUTH_SIDE: "fcm",
         "webpush": "webpush",
     }
 )
-"""The push service of each side; ``oauth`` is where FCM's access tokens come from."""
+"""The push service of each side."""
 
 
 def check_side(side: str) -> None:

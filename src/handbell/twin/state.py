@@ -1,66 +1,49 @@
 """The state of a twin: keys, apps, phones and received requests. It opens no socket."""
 
 import hmac
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from types import MappingProxyType
-from typing import Final
 
-from handbell.errors import HandbellError, TwinError
+from handbell.errors import TwinError
+from handbell.services.fcm.protocol import TOKEN_URI
 
-from .apns import rules
-from .apns.known import ApnsKnown
 from .apns.provider_token import Key
-from .apns.request_handler import ApnsSide, RequestHandler
-from .device_store import DeviceStore
+from .apns.request_handler import ApnsSide
 from .discovery import Address
-from .faults import Fault, FaultPlan
-from .history import History, IdEvent, ReceivedRequest, Subscription
+from .fcm.accounts import Account
+from .fcm.request_handler import FCM_SIDE
+from .history import ReceivedRequest, Subscription
 from .hooks import TwinHooks, call
-from .phone import Card, Phone
-from .reception import Reception
-from .sides import APNS_SIDES, check_side
+from .phones import DEFAULT_PROJECT, Phones
+from .sides import APNS_SIDES
+from .untrusted import as_mapping
 from .webpush.handler import SIDE as WEBPUSH_SIDE
-from .webpush.handler import EndpointHandler
-
-DEFAULT_APP: Final = "HANDBELL00.com.example.app"
-"""The default app of a phone while the twin knows no app."""
-
-_MAX_NAME: Final = 200
-_TOKEN_DIGITS: Final = 64
+from .wire.side import PlainSide, Side
 
 
-class TwinState:
+class TwinState(Phones):
     """The state of one twin: what its answers and its page depend on.
 
     It belongs to one event loop. ``now`` is the twin's clock in UNIX seconds.
     """
 
     def __init__(self, *, hooks: TwinHooks | None, now: Callable[[], float]) -> None:
-        self._hooks = TwinHooks() if hooks is None else hooks
-        self._now = now
-        self._apps: dict[str, str] = {}
-        self._device_store = DeviceStore()
-        self._history = History()
         self._address: Address | None = None
         self._page_token = secrets.token_urlsafe(16)
-        self.faults = FaultPlan(self._on_fault)
         self.links: dict[str, str] = {}
-        self._reception = Reception(
-            self._device_store, self._history, on_displayed=self._hooks.on_displayed, now=now
-        )
-        self._apns = ApnsKnown(
-            self._device_store, self._apps, find_key=self._hooks.find_key, now=now
-        )
-        self._apns_handler = RequestHandler(self._apns, self._reception, faults=self.faults)
-        self._webpush = EndpointHandler(
-            self._reception, faults=self.faults, origin=lambda: self.address.webpush_url
-        )
+        super().__init__(hooks=TwinHooks() if hooks is None else hooks, now=now)
 
-    def _apns_sides(self) -> list[ApnsSide]:
-        return [ApnsSide(name, self._apns_handler) for name in APNS_SIDES]
+    def _webpush_origin(self) -> str:
+        return self.address.webpush_url
+
+    def _sides(self) -> list[Side]:
+        return [
+            *(ApnsSide(name, self._apns_handler) for name in APNS_SIDES),
+            PlainSide(FCM_SIDE, self._fcm.answer),
+            PlainSide(WEBPUSH_SIDE, self._webpush.answer),
+        ]
 
     @property
     def address(self) -> Address:
@@ -82,11 +65,6 @@ class TwinState:
         """Return the known keys, by team id and key id."""
         return self._apns.keys
 
-    @property
-    def apps(self) -> Mapping[str, str]:
-        """Return the names of the known apps, by app id."""
-        return MappingProxyType(self._apps)
-
     def add_key(
         self,
         team_id: str,
@@ -106,175 +84,50 @@ class TwinState:
         """Revoke a key: its tokens are an ``InvalidProviderToken`` from now on."""
         self._apns.remove_key(team_id, key_id)
 
-    def add_app(self, app_id: str, name: str) -> None:
-        """Add an app, ``TEAM123456.com.sample.myapp``, so that phones can have it."""
-        team, _, bundle_id = app_id.partition(".")
-        if not team or not bundle_id:
-            raise TwinError(
-                f"{app_id!r} is not an app id", fix="Write it as TEAM123456.com.sample.myapp"
-            )
-        self._apps[app_id] = name
-
-    # Phones
-
     @property
-    def phones(self) -> Mapping[str, Phone]:
-        """Return the phones by id, in the order they were created."""
-        return self._device_store.phones
+    def service_accounts(self) -> list[Account]:
+        """Return the known service accounts, one for each key."""
+        return self._fcm.accounts.all
 
-    def phone(self, phone_id: str) -> Phone:
-        """Return the phone; raises TwinError for an unknown id."""
-        return self._device_store.get(phone_id)
+    def make_service_account(
+        self, project: str = DEFAULT_PROJECT, *, may_send: bool = True, is_direct: bool = False
+    ) -> str:
+        """Create a service account and return its key file: JSON, as Google's console gives it.
 
-    def add_phone(
-        self,
-        name: str | None = None,
-        *,
-        mail: str | None = None,
-        app: str | None = None,
-        side: str = "production",
-        is_on: bool = True,
-        token: str | None = None,
-        token_digits: int = _TOKEN_DIGITS,
-        kind: str = "alert",
-    ) -> Phone:
-        """Create a phone with an app and return it.
-
-        Without ``app`` it gets the first known one. ``token`` is a random one of ``token_digits``
-        hex digits unless given; this may be the token of a removed app. ``kind`` is the push type
-        of the token if it is not for alerts (``voip``, say). Raises TwinError for a side, app,
-        kind or token that is invalid, and the HandbellError of the ``on_phone`` hook.
+        Its ``token_uri`` is Google's, which a client reaches by the twin's proxy or a mapped host;
+        ``is_direct`` names the twin's own. Without ``may_send`` the account lacks the permission
+        to send. The private key is in the returned text alone.
         """
-        check_side(side)
-        if kind not in rules.TOKEN_KINDS:
-            raise TwinError(
-                f"There is no token of the kind {kind!r}",
-                fix=f"Use one of {', '.join(rules.TOKEN_KINDS)}",
-            )
-        app = self._known_app(app)
-        phone = Phone(
-            id=secrets.token_hex(4),
-            name=_short(name) or f"Phone {len(self.phones) + 1}",
-            mail=_short(mail),
-            app=app,
-            app_name=self._apps[app],
-            side=side,
-            token=self._device_store.check_free(
-                token.lower() if token else secrets.token_hex(token_digits // 2)
-            ),
-            kind=kind,
-            is_on=is_on,
-        )
-        return self._add(phone)
+        token_uri = self.address.oauth_url if is_direct else TOKEN_URI
+        return self._fcm.accounts.make(project, token_uri=token_uri, may_send=may_send)
 
-    def add_browser(
-        self,
-        name: str | None = None,
-        *,
-        mail: str | None = None,
-        app: str | None = None,
-        is_on: bool = True,
-    ) -> Phone:
-        """Create a browser that has subscribed on a page of the app, and return it.
+    def add_service_account(self, key_file: str | bytes, *, may_send: bool = True) -> str:
+        """Add a service account from its key file and return its project.
 
-        It is a phone whose token is the endpoint; it decrypts what it gets with keys of its own.
-        The hook ``web_push_key`` says whose messages it takes; anybody's without one. Raises the
-        HandbellError of the ``on_phone`` hook.
+        Only the public half of its key is kept. Raises CredentialError for what is no key file.
         """
-        app = self._known_app(app)
-        phone = Phone(
-            id=secrets.token_hex(4),
-            name=_short(name) or f"Browser {len(self.phones) + 1}",
-            mail=_short(mail),
-            app=app,
-            app_name=self._apps[app],
-            service="webpush",
-            side=WEBPUSH_SIDE,
-            token="",
-            kind="subscription",
-            is_on=is_on,
-        )
-        return self._add(self._subscribe(phone))
+        try:
+            file = json.loads(key_file)
+        except (ValueError, RecursionError):
+            file = None
+        return self._fcm.accounts.add(as_mapping(file), may_send=may_send).project
 
-    def _subscribe(self, phone: Phone) -> Phone:
-        key = call(self._hooks.web_push_key, phone.app)
-        return self._webpush.subscribe(phone, key=key if isinstance(key, str) else None)
+    def remove_service_account(self, client_email: str) -> None:
+        """Delete a service account: its assertions and its access tokens are refused."""
+        self._fcm.accounts.remove(client_email)
 
-    def _known_app(self, app: str | None) -> str:
-        app = app or next(iter(self._apps), DEFAULT_APP)
-        known = call(self._hooks.name_of_app, app)
-        if known or app not in self._apps:
-            self.add_app(app, str(known or app.partition(".")[2]))
-        return app
+    def revoke_access_tokens(self) -> None:
+        """Refuse every access token that was issued so far."""
+        self._fcm.accounts.revoke_tokens()
 
-    def _add(self, phone: Phone) -> Phone:
-        call(self._hooks.on_phone, phone, passes=(HandbellError,))
-        self._device_store.add(phone)
-        self._history.publish("phone", phone)
-        return phone
-
-    def remove_phone(self, phone: Phone | str) -> None:
-        """Uninstall the app: its token answers 410 ``Unregistered`` from now on."""
-        gone = self._device_store.remove(_id(phone), int(self._now() * 1000))
-        if gone is None:
-            return
-        self._webpush.store.end(gone.token)
-        self._history.publish("phone-removed", IdEvent(gone.id))
-        call(self._hooks.on_phone_removed, gone)
-
-    def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
-        """Turn a phone on or off and return it; when turned on, it gets its stored pushes."""
-        former = self.phone(_id(phone))
-        self._change(replace(former, is_on=is_on, stored=() if is_on else former.stored))
-        handler = self._webpush if former.service == "webpush" else self._apns_handler
-        for push in former.stored if is_on else ():
-            handler.deliver_stored(self.phone(former.id), push)
-        return self.phone(former.id)
-
-    def set_badge(self, phone: Phone | str, badge: int) -> Phone:
-        """Set the app's badge, as the app itself can, and return the phone; 0 clears it."""
-        return self._change(replace(self.phone(_id(phone)), badge=badge or None))
-
-    def open_app(self, phone: Phone | str) -> Phone:
-        """Open the app as its user would, and return the phone.
-
-        Like a real app it registers at each start, by the hook ``on_phone``; with a new token
-        after an uninstall. The badge is cleared. Raises HandbellError when the back end refuses;
-        the phone is unchanged then.
-        """
-        former = self.phone(_id(phone))
-        opened = replace(former, badge=None, is_gone=False)
-        if former.is_gone and former.service == "webpush":
-            opened = self._subscribe(opened)
-        elif former.is_gone:
-            opened = replace(opened, token=secrets.token_hex(len(former.token) // 2))
-        call(self._hooks.on_phone, opened, passes=(HandbellError,))
-        if former.is_gone:
-            self._device_store.add(opened)
-        return self._change(opened)
-
-    def open_card(self, phone: Phone | str, card_id: str) -> Phone:
-        """Open a card as the user would, report it once, and return the phone.
-
-        Raises TwinError when the phone shows no such card.
-        """
-        former = self.phone(_id(phone))
-        card = _card(former, card_id)
-        opened = self._change(former.open_card(card_id, self._now()))
-        if card.opened_at is None:
-            call(self._hooks.on_opened, opened, _card(opened, card_id))
-        return opened
-
-    def dismiss_card(self, phone: Phone | str, card_id: str) -> Phone:
-        """Dismiss a card and return the phone; raises TwinError for an unknown card."""
-        former = self.phone(_id(phone))
-        _card(former, card_id)
-        return self._change(former.dismiss_card(card_id))
-
-    def _change(self, phone: Phone) -> Phone:
-        self._device_store.put(phone)
-        self._history.publish("phone", phone)
-        return phone
+    def limit_fcm(
+        self, *, messages_per_minute: int | None = None, token_seconds: float | None = None
+    ) -> None:
+        """Change the quota of each Google project, and the life of further access tokens."""
+        if messages_per_minute is not None:
+            self._fcm.quotas.per_minute = messages_per_minute
+        if token_seconds is not None:
+            self._fcm.accounts.token_seconds = token_seconds
 
     # History
 
@@ -302,21 +155,3 @@ class TwinState:
     def listen(self) -> AbstractContextManager[Subscription]:
         """Yield a listener that receives every change while the block runs."""
         return self._history.listen()
-
-    def _on_fault(self, name: str, fault: Fault) -> None:
-        self._history.publish(name, fault if name == "fault" else IdEvent(fault.id))
-
-
-def _id(phone: Phone | str) -> str:
-    return phone if isinstance(phone, str) else phone.id
-
-
-def _card(phone: Phone, card_id: str) -> Card:
-    card = phone.card(card_id)
-    if card is None:
-        raise TwinError(f"{phone.name} shows no card {card_id!r}", fix="Look at its cards first")
-    return card
-
-
-def _short(text: str | None) -> str | None:
-    return text[:_MAX_NAME] if text else None

@@ -14,6 +14,7 @@ from .discovery import Address
 from .faults import Fault
 from .history import ReceivedRequest
 from .phone import Phone
+from .phones import DEFAULT_PROJECT
 from .twin import Twin
 
 _T = TypeVar("_T")
@@ -96,6 +97,16 @@ class RunningTwin:
         return self._twin.development_url
 
     @property
+    def fcm_url(self) -> str:
+        """Return the URL of FCM, ``https://127.0.0.1:PORT``."""
+        return self._twin.fcm_url
+
+    @property
+    def oauth_url(self) -> str:
+        """Return the URL of the token endpoint of FCM's service accounts."""
+        return self._twin.oauth_url
+
+    @property
     def page_url(self) -> str:
         """Return the URL of the page with the phones, ``http://127.0.0.1:PORT``."""
         return self._twin.page_url
@@ -162,6 +173,30 @@ class RunningTwin:
     def remove_key(self, team_id: str, key_id: str) -> None:
         """Revoke a key; see :meth:`Twin.remove_key`."""
         self.call(lambda twin: twin.remove_key(team_id, key_id))
+
+    def make_service_account(self, project: str = DEFAULT_PROJECT, **details: Any) -> str:
+        """Return a new account's key file; see :meth:`Twin.make_service_account`."""
+        return self.call(lambda twin: twin.make_service_account(project, **details))
+
+    def add_service_account(self, key_file: str | bytes, *, may_send: bool = True) -> str:
+        """Add a service account; see :meth:`Twin.add_service_account`."""
+        return self.call(lambda twin: twin.add_service_account(key_file, may_send=may_send))
+
+    def remove_service_account(self, client_email: str) -> None:
+        """Delete a service account; see :meth:`Twin.remove_service_account`."""
+        self.call(lambda twin: twin.remove_service_account(client_email))
+
+    def revoke_access_tokens(self) -> None:
+        """Refuse every access token that was issued so far."""
+        self.call(lambda twin: twin.revoke_access_tokens())
+
+    def limit_fcm(self, **limits: Any) -> None:
+        """Change FCM's quota, or the life of access tokens; see :meth:`Twin.limit_fcm`."""
+        self.call(lambda twin: twin.limit_fcm(**limits))
+
+    def set_channel(self, phone: Phone | str, channel_id: str, is_on: bool) -> Phone:  # noqa: FBT001
+        """Switch a channel of an Android phone; see :meth:`Twin.set_channel`."""
+        return self.call(lambda twin: twin.set_channel(phone, channel_id, is_on))
 
     def add_app(self, app_id: str, name: str) -> None:
         """Add an app; see :meth:`Twin.add_app`."""

@@ -16,7 +16,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,15 +27,15 @@ from handbell.errors import TwinError
 
 from .certificates import Authority
 from .discovery import Address, remove_address, write_address
+from .fcm.oauth import TOKEN_PATH
 from .hooks import TwinHooks
 from .page_server import PageServer
 from .ports import bind, check_host
 from .sides import check_side
 from .state import TwinState
-from .webpush.handler import SIDE as WEBPUSH_SIDE
 from .webpush.socket_server import BrowserSockets
 from .wire.server import WireServer
-from .wire.side import IDLE_SECONDS, PlainSide
+from .wire.side import IDLE_SECONDS
 
 
 class Twin(TwinState):
@@ -55,6 +55,7 @@ class Twin(TwinState):
         production_port: int = 0,
         development_port: int = 0,
         page_port: int = 0,
+        fcm_port: int = 0,
         webpush_port: int = 0,
         webpush_socket_port: int = 0,
         host: str = "127.0.0.1",
@@ -66,13 +67,14 @@ class Twin(TwinState):
         super().__init__(hooks=hooks, now=now)
         self._folder = folder
         self._host = host
-        self._ports = (
-            production_port,
-            development_port,
-            page_port,
-            webpush_port,
-            webpush_socket_port,
-        )
+        self._ports = {
+            "production": production_port,
+            "development": development_port,
+            "fcm": fcm_port,
+            "webpush": webpush_port,
+            "webpush_socket": webpush_socket_port,
+            "page": page_port,
+        }
         self._idle_seconds = idle_seconds
         self._running: _Running | None = None
 
@@ -82,22 +84,27 @@ class Twin(TwinState):
         """Open the ports and write the address file; return when all of them answer."""
         authority = await in_thread(Authority.open, self._folder)
         async with contextlib.AsyncExitStack() as undo:
-            bound = [undo.enter_context(bind(self._host, port)) for port in self._ports]
-            context = authority.server_context()
-            sides = [
-                WireServer(side, context, idle_seconds=self._idle_seconds)
-                for side in self._apns_sides()
-            ]
-            page = PageServer(self, bound[2])
-            side = PlainSide(WEBPUSH_SIDE, self._webpush.answer)
-            sides.append(WireServer(side, context, idle_seconds=self._idle_seconds))
+            bound = {
+                name: undo.enter_context(bind(self._host, port))
+                for name, port in self._ports.items()
+            }
+            servers = {
+                side.name: WireServer(
+                    side,
+                    authority.server_context(speaks_http1=side.speaks_http1),
+                    idle_seconds=self._idle_seconds,
+                )
+                for side in self._sides()
+            }
+            page = PageServer(self, bound["page"])
             sockets = BrowserSockets(self._webpush)
-            self._running = _Running(authority, sides, page, sockets)
+            self._running = _Running(authority, servers, page, sockets)
             self._address = self._addresses(authority, bound)
+            self._fcm.token_uri = self._address.oauth_url
             undo.push_async_exit(self.__aexit__)
-            for server, listening in zip(sides, (*bound[:2], bound[3]), strict=True):
-                await server.start(listening)
-            await sockets.start(bound[4])
+            for name, server in servers.items():
+                await server.start(bound[name])
+            await sockets.start(bound["webpush_socket"])
             await page.start()
             write_address(self._folder, self.address)
             undo.pop_all()
@@ -111,7 +118,9 @@ class Twin(TwinState):
         self._address = None
         self._history.close()
         await asyncio.gather(
-            *(side.stop() for side in running.sides), running.page.stop(), running.sockets.stop()
+            *(server.stop() for server in running.servers.values()),
+            running.page.stop(),
+            running.sockets.stop(),
         )
 
     async def go_away(self) -> None:
@@ -119,17 +128,21 @@ class Twin(TwinState):
 
         The page with the phones stays.
         """
-        await asyncio.gather(*(side.leave() for side in self._started().sides))
+        await asyncio.gather(*(server.leave() for server in self._started().servers.values()))
 
     async def come_back(self) -> None:
         """Accept connections again after :meth:`go_away`, on the same ports.
 
         Raises TwinError when a port has been taken meanwhile.
         """
-        running = self._started()
-        urls = (self.production_url, self.development_url, self.address.webpush_url)
-        for side, url in zip(running.sides, urls, strict=True):
-            await side.start(bind(self._host, urlsplit(url).port or 0))
+        urls = {
+            "production": self.production_url,
+            "development": self.development_url,
+            "fcm": self.fcm_url,
+            "webpush": self.webpush_url,
+        }
+        for name, server in self._started().servers.items():
+            await server.start(bind(self._host, urlsplit(urls[name]).port or 0))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -138,20 +151,20 @@ class Twin(TwinState):
     async def __aexit__(self, *_error: object) -> None:
         await self.stop()
 
-    def _addresses(self, authority: Authority, bound: Sequence[socket.socket]) -> Address:
+    def _addresses(self, authority: Authority, bound: Mapping[str, socket.socket]) -> Address:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        production, development, page, webpush, webpush_socket = (
-            f"{host}:{item.getsockname()[1]}" for item in bound
-        )
+        at = {name: f"{host}:{item.getsockname()[1]}" for name, item in bound.items()}
         return Address(
-            production_url=f"https://{production}",
-            development_url=f"https://{development}",
-            page_url=f"http://{page}",
+            production_url=f"https://{at['production']}",
+            development_url=f"https://{at['development']}",
+            page_url=f"http://{at['page']}",
             ca_file=str(authority.ca_file),
             pid=os.getpid(),
             page_token=self._page_token,
-            webpush_url=f"https://{webpush}",
-            webpush_socket_url=f"ws://{webpush_socket}/",
+            fcm_url=f"https://{at['fcm']}",
+            oauth_url=f"https://{at['fcm']}{TOKEN_PATH}",
+            webpush_url=f"https://{at['webpush']}",
+            webpush_socket_url=f"ws://{at['webpush_socket']}/",
         )
 
     def _started(self) -> "_Running":
@@ -168,6 +181,16 @@ class Twin(TwinState):
     def development_url(self) -> str:
         """Return the development side's URL, ``https://127.0.0.1:PORT``."""
         return self.address.development_url
+
+    @property
+    def fcm_url(self) -> str:
+        """Return the URL of FCM, ``https://127.0.0.1:PORT``."""
+        return self.address.fcm_url
+
+    @property
+    def oauth_url(self) -> str:
+        """Return the URL of the token endpoint of FCM's service accounts."""
+        return self.address.oauth_url
 
     @property
     def webpush_url(self) -> str:
@@ -206,19 +229,23 @@ class Twin(TwinState):
         return self._started().authority.issue_client_certificate(topics, environment=environment)
 
     @property
+    def _servers(self) -> list[WireServer]:
+        return list(self._running.servers.values()) if self._running else []
+
+    @property
     def connections(self) -> int:
         """Return the number of open connections, on all sides."""
-        return sum(side.connections for side in self._running.sides) if self._running else 0
+        return sum(server.connections for server in self._servers)
 
     @property
     def opened(self) -> int:
         """Return how many connections were opened since the start, on all sides."""
-        return sum(side.opened for side in self._running.sides) if self._running else 0
+        return sum(server.opened for server in self._servers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
     authority: Authority
-    sides: list[WireServer]
+    servers: dict[str, WireServer]
     page: PageServer
     sockets: BrowserSockets

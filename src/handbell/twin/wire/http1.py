@@ -173,14 +173,19 @@ class Http1Connection(asyncio.Protocol):
         headers = [*answer.headers, ("content-length", str(len(answer.body)))]
         if self._is_ending:
             headers.append(("connection", "close"))
-        self._write(h11.Response(status_code=answer.status, headers=headers, reason=b""))
+        events: list[h11.Event] = [
+            h11.Response(status_code=answer.status, headers=headers, reason=b"")
+        ]
         if is_cut:
-            self._write(h11.Data(data=answer.body[: len(answer.body) // 2]))
+            events.append(h11.Data(data=answer.body[: len(answer.body) // 2]))
+        else:
+            if answer.body and self._request is not None and self._request.method != b"HEAD":
+                events.append(h11.Data(data=answer.body))
+            events.append(h11.EndOfMessage())
+        self._write(*events)
+        if is_cut:
             transport.close()
             return
-        if answer.body and self._request is not None and self._request.method != b"HEAD":
-            self._write(h11.Data(data=answer.body))
-        self._write(h11.EndOfMessage())
         self._is_answering = False
         if self._h11.our_state is h11.MUST_CLOSE or self._is_ending:
             transport.close()
@@ -189,7 +194,8 @@ class Http1Connection(asyncio.Protocol):
             if self._h11.trailing_data[0]:
                 self._loop.call_soon(self._read_on)
 
-    def _write(self, event: Any) -> None:
-        data = self._h11.send(event)
+    def _write(self, *events: h11.Event) -> None:
+        """Write at once: the second of two small packets waits for the client's acknowledgement."""
+        data = b"".join(self._h11.send(event) or b"" for event in events)
         if data and self._transport is not None:
             self._transport.write(data)
