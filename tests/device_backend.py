@@ -48,9 +48,12 @@ class Backend:
         """Return where the send server is."""
         return {"url": self.url}
 
-    def phone(self) -> Any:
+    def phone(self, service: str = "apns") -> Any:
         """Make a virtual phone that is nobody's yet; return its device token."""
-        made = self.phones.post("/api/phones", json={"name": "A phone", "app": APP})
+        wanted = {"name": "A phone", "app": APP}
+        if service != "apns":
+            wanted["service"] = service
+        made = self.phones.post("/api/phones", json=wanted)
         return {"token": made.raise_for_status().json()["token"]}
 
     def proof(self, way: str) -> Any:
@@ -79,9 +82,9 @@ class Backend:
         found = self._app("GET", f"/sessions?mail={mail}")["data"]
         return {"statuses": " ".join(session["status"] for session in found)}
 
-    def register(self, mail: str, token: str) -> Any:
+    def register(self, mail: str, token: str, platform: str = "ios") -> Any:
         """Register a device by the API key, as a back end does that talks to it alone."""
-        body = {"mail": mail, "device_token": token, "environment": "twin"}
+        body = {"mail": mail, "device_token": token, "platform": platform, "environment": "twin"}
         made = self._app("POST", "/sessions", body)
         return {"id": str(made["id"]), "secret": made["secret"]}
 
@@ -159,31 +162,31 @@ def start_backend() -> Iterator[str]:
             "HANDBELL_SMTP_URL": f"smtp://127.0.0.1:{mailbox.port}?tls=none",
             "HANDBELL_MAIL_FROM": "push@example.com",
         }
-        running = subprocess.Popen(
+        with subprocess.Popen(
             [COMMAND, "serve", "--twin", "--listen", "127.0.0.1:0"],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
-        )
-        try:
-            listening, phones = _addresses(running)
-            key = subprocess.run(
-                [COMMAND, "api-key", "add", "devices", "--scope", "administer", "--json"],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            authorization = {"Authorization": f"Bearer {json.loads(key.stdout)['key']}"}
-            with (
-                httpx.Client(base_url=listening, headers=authorization, timeout=30) as api,
-                _phones(phones) as page,
-            ):
-                backend = Backend(url=listening, api=api, phones=page, mailbox=mailbox)
-                yield from _serve(backend)
-        finally:
-            running.terminate()
-            running.wait(30)
+        ) as running:
+            try:
+                listening, phones = _addresses(running)
+                key = subprocess.run(
+                    [COMMAND, "api-key", "add", "devices", "--scope", "administer", "--json"],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                authorization = {"Authorization": f"Bearer {json.loads(key.stdout)['key']}"}
+                with (
+                    httpx.Client(base_url=listening, headers=authorization, timeout=30) as api,
+                    _phones(phones) as page,
+                ):
+                    backend = Backend(url=listening, api=api, phones=page, mailbox=mailbox)
+                    yield from _serve(backend)
+            finally:
+                running.terminate()
+                running.wait(30)
 
 
 def _serve(backend: Backend) -> Iterator[str]:
