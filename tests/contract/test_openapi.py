@@ -107,6 +107,7 @@ def house(stage: Stage) -> Iterator[House]:
 
 
 OPEN: Final = {
+    "android",
     "attributes",
     "content_state",
     "languages",

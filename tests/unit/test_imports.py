@@ -47,7 +47,7 @@ _PUBLISHED = {
 ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "services": set(),
-    "creation": {"services.address"},
+    "creation": {"services.address", "services.fcm.protocol"},
     "apps": {"creation", "services"},
     "registry": {"apps", "creation.languages", "services"},
     "gateways": {"creation", "apps", "services"},

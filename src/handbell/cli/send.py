@@ -66,6 +66,10 @@ def send(
         str | None,
         typer.Option(help="Raw members of the payload, a JSON object; also within aps."),
     ] = None,
+    android: Annotated[
+        str | None,
+        typer.Option(help="Members of FCM's object android, a JSON object; for Android alone."),
+    ] = None,
     collapse_id: Annotated[
         str | None, typer.Option(help="Replaces an earlier notification with the same id.")
     ] = None,
@@ -125,6 +129,7 @@ def send(
         "image_url": image,
         "user_info": read_pairs("--data", data) or None,
         "payload": None if payload is None else read_json(payload.encode(), "--payload"),
+        "android": None if android is None else read_json(android.encode(), "--android"),
         "collapse_id": collapse_id,
         "ttl": ttl,
         "silent": silent or None,

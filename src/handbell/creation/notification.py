@@ -11,6 +11,7 @@ from handbell.errors import NotificationError
 
 from . import languages as speech
 from . import values
+from .android import read_android
 from .values import CriticalSound
 
 Reader = Callable[[str, Any], Any]
@@ -74,6 +75,7 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         "ttl": values.ttl,
         "languages": speech.read_languages,
         "payload": values.raw_payload,
+        "android": read_android,
         **dict.fromkeys(_TEXTS, values.text),
         **dict.fromkeys(("title_loc_args", "subtitle_loc_args", "loc_args"), values.texts),
         **dict.fromkeys(_FLAGS, values.flag),
@@ -161,6 +163,7 @@ class Notification:
     input_push_channel: str | None = None
     user_info: Mapping[str, Any] = field(default_factory=dict, hash=False)
     payload: Mapping[str, Any] | None = field(default=None, hash=False)
+    android: Mapping[str, Any] | None = field(default=None, hash=False)
     priority: Literal[1, 5, 10] | None = None
     push_type: PushType | None = None
     expires_at: int | None = None

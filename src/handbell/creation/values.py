@@ -52,9 +52,9 @@ class CriticalSound:
 
     def __post_init__(self) -> None:
         if not text("sound.name", self.name):
-            raise _wrong("sound.name", self.name, "the name of a sound, such as `default`")
+            raise wrong("sound.name", self.name, "the name of a sound, such as `default`")
         if self.volume is not None and not 0 <= number("sound.volume", self.volume) <= 1:
-            raise _wrong("sound.volume", self.volume, "a number between 0 and 1")
+            raise wrong("sound.volume", self.volume, "a number between 0 and 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return Apple's form: ``critical``, ``name`` and, if set, ``volume``."""
@@ -65,7 +65,7 @@ class CriticalSound:
 def text(name: str, value: object) -> str | None:
     """Parse a text. An empty or blank one counts as absent."""
     if not isinstance(value, str):
-        raise _wrong(name, value, "a text")
+        raise wrong(name, value, "a text")
     return _unicode(name, value) if value and not value.isspace() else None
 
 
@@ -83,21 +83,21 @@ def color(name: str, value: object) -> str | None:
     """Parse a colour ``#rrggbb``; returned in lower case."""
     found = text(name, value)
     if found is not None and not _COLOR.fullmatch(found.lower()):
-        raise _wrong(name, value, "a colour such as `#1e90ff`")
+        raise wrong(name, value, "a colour such as `#1e90ff`")
     return found.lower() if found else None
 
 
 def texts(name: str, value: object) -> tuple[str, ...]:
     """Parse a list of texts. An empty text keeps its position."""
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise _wrong(name, value, "a list of texts")
+        raise wrong(name, value, "a list of texts")
     return tuple(_unicode(f"{name}[{place}]", item) for place, item in enumerate(value))
 
 
 def number(name: str, value: object) -> float:
     """Parse a finite number; True and False are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(name, value, "a number")
+        raise wrong(name, value, "a number")
     return _plain_number(name, value)
 
 
@@ -106,7 +106,7 @@ def whole(name: str, value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(name, value, "a whole number of 0 or more")
+        raise wrong(name, value, "a whole number of 0 or more")
     return int(_plain_number(name, value))
 
 
@@ -114,7 +114,7 @@ def badge(name: str, value: object) -> int:
     """Parse an app's badge: whole, and small enough for every phone."""
     number = whole(name, value)
     if number > MAX_BADGE:
-        raise _wrong(name, value, f"between 0 and {MAX_BADGE:,}")
+        raise wrong(name, value, f"between 0 and {MAX_BADGE:,}")
     return number
 
 
@@ -122,7 +122,7 @@ def flag(name: str, value: object) -> bool:
     """Parse a flag: true or false, or Apple's 1 or 0."""
     if isinstance(value, int | float) and value in (0, 1):
         return bool(value)
-    raise _wrong(name, value, "true or false")
+    raise wrong(name, value, "true or false")
 
 
 def instant(name: str, value: object) -> int:
@@ -136,12 +136,12 @@ def instant(name: str, value: object) -> int:
     if isinstance(value, datetime):
         value = _seconds(name, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(name, value, "UNIX seconds, a datetime with a zone, or ISO 8601 text")
+        raise wrong(name, value, "UNIX seconds, a datetime with a zone, or ISO 8601 text")
     seconds = math.floor(_plain_number(name, value))
     if seconds > _LAST_INSTANT:
-        raise _wrong(name, value, "in seconds; this looks like milliseconds")
+        raise wrong(name, value, "in seconds; this looks like milliseconds")
     if seconds < 0:
-        raise _wrong(name, value, "an instant after 1970")
+        raise wrong(name, value, "an instant after 1970")
     return seconds
 
 
@@ -149,9 +149,9 @@ def ttl(name: str, value: object) -> int:
     """Parse a time to live into seconds: a number or a :class:`~datetime.timedelta`."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise _wrong(name, value, "a number of seconds or a timedelta")
+        raise wrong(name, value, "a number of seconds or a timedelta")
     if not 0 <= _plain_number(name, seconds) <= MAX_TTL_SECONDS:
-        raise _wrong(name, value, f"between 0 and {MAX_TTL_SECONDS:,} seconds")
+        raise wrong(name, value, f"between 0 and {MAX_TTL_SECONDS:,} seconds")
     return math.ceil(seconds)
 
 
@@ -163,7 +163,7 @@ def sound(name: str, value: object) -> str | CriticalSound | None:
         return _critical_sound(name, value)
     if isinstance(value, str):
         return text(name, value)
-    raise _wrong(name, value, "the name of a sound, or a mapping for a critical alert")
+    raise wrong(name, value, "the name of a sound, or a mapping for a critical alert")
 
 
 def json_mapping(name: str, value: object) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def json_mapping(name: str, value: object) -> dict[str, Any]:
     :data:`MAX_DEPTH` deep and :data:`MAX_VALUES` in all.
     """
     if not isinstance(value, Mapping):
-        raise _wrong(name, value, "a mapping")
+        raise wrong(name, value, "a mapping")
     copied: dict[str, Any]
     try:
         copied = _copied(value, 0)
@@ -189,14 +189,19 @@ def raw_payload(name: str, value: object) -> dict[str, Any]:
     """
     payload = json_mapping(name, value)
     if not isinstance(payload.get("aps", {}), dict):
-        raise _wrong(f"{name}.aps", payload["aps"], "a mapping")
-    for path, text in _texts(name, payload):
+        raise wrong(f"{name}.aps", payload["aps"], "a mapping")
+    refuse_secrets(name, payload)
+    return payload
+
+
+def refuse_secrets(name: str, members: Mapping[str, Any]) -> None:
+    """Raise NotificationError where a text of a JSON mapping holds a private key or our secrets."""
+    for path, text in _texts(name, members):
         for secret, named in _SECRETS:
             if secret.search(text):
                 raise NotificationError(
                     f"`{path}` holds {named}", fix="Nothing secret belongs into a notification"
                 )
-    return payload
 
 
 def _texts(path: str, value: object) -> Iterator[tuple[str, str]]:
@@ -233,7 +238,8 @@ def _short(value: str, limit: int = 40) -> str:
     return repr(value) if len(value) <= limit else f"{value[:limit]!r} and more"
 
 
-def _wrong(name: str, value: object, should: str) -> NotificationError:
+def wrong(name: str, value: object, should: str) -> NotificationError:
+    """Return the error for a value of the wrong kind."""
     return NotificationError(f"`{name}` is {shown(value)}", fix=f"It must be {should}")
 
 
@@ -256,10 +262,10 @@ def _unicode(name: str, value: str) -> str:
 def _plain_number(name: str, value: float) -> float:
     if isinstance(value, int):
         if value not in _INTEGERS:
-            raise _wrong(name, value, "a number of at most 64 bits")
+            raise wrong(name, value, "a number of at most 64 bits")
         return int(value)
     if not math.isfinite(value):
-        raise _wrong(name, value, "a finite number; JSON has no other")
+        raise wrong(name, value, "a finite number; JSON has no other")
     return float(value)
 
 
@@ -267,7 +273,7 @@ def _moment(name: str, value: str) -> datetime:
     try:
         return read_timestamp(value)
     except ValueError:
-        raise _wrong(
+        raise wrong(
             name, value, "ISO 8601 text with an offset, such as `2027-03-01T09:00:00+01:00`"
         ) from None
 
@@ -281,7 +287,7 @@ def _seconds(name: str, value: datetime) -> float:
     try:
         return value.timestamp()
     except (OverflowError, ValueError):
-        raise _wrong(name, value, "an instant between 1970 and 9999") from None
+        raise wrong(name, value, "an instant between 1970 and 9999") from None
 
 
 def _critical_sound(name: str, given: Mapping[Any, Any]) -> CriticalSound:
@@ -363,7 +369,7 @@ class _Copier:
             return [self.copy(f"{path}[{i}]", item, depth + 1) for i, item in enumerate(value)]
         if isinstance(value, Mapping):
             return self._mapping(path, value, depth)
-        raise _wrong(path, value, "something that JSON can carry: text, number, list, mapping …")
+        raise wrong(path, value, "something that JSON can carry: text, number, list, mapping …")
 
     def _mapping(self, path: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         copied = {}

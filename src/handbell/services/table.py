@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from . import apns, webpush
+from . import apns, fcm, webpush
 from .service import PushService
 
 SERVICES: Final[Mapping[str, PushService]] = MappingProxyType(
-    {service.name: service for service in (apns.SERVICE, webpush.SERVICE)}
+    {service.name: service for service in (apns.SERVICE, fcm.SERVICE, webpush.SERVICE)}
 )
 """Every push service by its name, in the order in which a device is reached by one of several."""

@@ -90,6 +90,11 @@ class NotificationContent(BaseModel):
     payload: dict[str, Any] | None = Field(
         default=None, description="Members of the payload as they are, beside and within `aps`"
     )
+    android: dict[str, Any] | None = Field(
+        default=None,
+        description="Members of FCM's object `android`, for Android alone",
+        examples=[{"notification": {"channel_id": "orders"}}],
+    )
     priority: Literal[1, 5, 10] | None = None
     push_type: str | None = None
     expires_at: Instant = None

@@ -1,1 +1,25 @@
 """Firebase Cloud Messaging (HTTP v1): Android devices, and whatever else Firebase reaches."""
+
+from typing import Final
+
+from handbell.services.service import PushService
+
+from .address import read_address
+from .protocol import MAX_PAYLOAD_BYTES, RAMP_SECONDS
+from .reasons import BACK_OFF, FIXES, REASONS, TOKEN_REASONS
+
+SERVICE: Final = PushService(
+    name="fcm",
+    title="FCM",
+    vendor="Google",
+    platforms=("android",),
+    environments=("production", "twin"),
+    reasons=REASONS,
+    token_reasons=TOKEN_REASONS,
+    fixes=FIXES,
+    back_off=BACK_OFF,
+    max_payload_bytes=MAX_PAYLOAD_BYTES,
+    push_types=frozenset({"alert", "background"}),
+    read_address=read_address,
+    ramp_seconds=RAMP_SECONDS,
+)
