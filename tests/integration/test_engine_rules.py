@@ -566,11 +566,84 @@ def test_cancel_in_the_middle_of_a_broadcast_catches_the_rest(scene: Scene) -> N
             await engine.worker.settled(acceptance.row)
             await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
             reached = sum(bool(scene.accepted(phone)) for phone in phones)
+            states = scene.states(acceptance)
             assert 0 < caught < number
-            assert (reached, caught) == (scene.twin.accepted, number - reached)
-            assert scene.states(acceptance)["sent"] == reached
+            # Only what was sent has a row. On a busy machine some may get no answer.
+            assert caught == number - states.total()
+            assert states["sent"] <= reached <= states.total()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.databases
+def test_cancel_does_not_claim_what_may_have_arrived(tmp_path: Path, database_url: str) -> None:
+    """Who was sent a push without an answer is sent no other, is not counted, and hears of more."""
+    with open_scene(tmp_path, database_url, request_timeout=0.5) as scene:
+        (first, answered, refused) = scene.add_phones(3)
+        scene.twin.add_fault("silence", token=first.token, delivers=True, count=1)
+        scene.twin.add_fault("answer", token=refused.token, reason="ServiceUnavailable", count=1)
+
+        async def scenario() -> None:
+            async with scene.running() as engine:
+                response = await scene.send(engine, EVERYBODY, collapse_id="score")
+                assert scene.states(response) == {"sent": 1, "held": 2}
+                content = _notification(title="Corrected")
+                second = await engine.replace(scene.app, response.notification_id or "", content)
+                assert (second.reached, second.total) == (2, 2)
+                details = {one.mail: one.detail for one in scene.deliveries(response)}
+                assert "may have arrived" in (details[first.mail] or "")
+                assert details[refused.mail] is None
+
+        asyncio.run(scenario())
+        shown = [
+            [card.title for card in scene.twin.phone(one.id).cards] for one in (first, answered)
+        ]
+        assert shown == [["Corrected"], ["Corrected"]]
+        assert not scene.twin.phone(refused.id).cards
+
+
+@pytest.mark.databases
+def test_cancel_counts_what_was_not_tried(tmp_path: Path, database_url: str) -> None:
+    """Of what is held, only what certainly did not arrive was caught."""
+    with open_scene(tmp_path, database_url, request_timeout=0.5) as scene:
+        unanswered, refused = scene.add_phones(2)
+        scene.twin.add_fault("silence", token=unanswered.token, delivers=True)
+        scene.twin.add_fault("answer", token=refused.token, reason="ServiceUnavailable")
+
+        async def scenario() -> None:
+            async with scene.running() as engine:
+                mails = [unanswered.mail, refused.mail]
+                response = await scene.send(engine, mails)
+                assert scene.states(response) == {"held": 2}
+                assert await engine.cancel(scene.app, response.notification_id or "") == 1
+                assert scene.states(response) == {"cancelled": 2}
+
+        asyncio.run(scenario())
+
+
+@pytest.mark.databases
+def test_what_gets_no_answer_after_a_cancel_is_not_sent_again(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Its retry ends as cancelled, and says that it may have arrived."""
+    with open_scene(tmp_path, database_url, request_timeout=0.5) as scene:
+        (phone,) = scene.add_phones(1)
+        scene.twin.add_fault("silence", token=phone.token, delivers=True)
+
+        async def scenario() -> None:
+            async with scene.running() as engine:
+                acceptance = await scene.accept(engine, phone.mail)
+                await scene.until(None, lambda: scene.accepted(phone))
+                assert await engine.cancel(scene.app, acceptance.id) == 0
+                await engine.worker.settled(acceptance.row)
+                assert scene.states(acceptance) == {"held": 1}
+                scene.clock.move(HOUR)
+                await scene.until(engine, lambda: scene.states(acceptance)["cancelled"])
+                (delivery,) = scene.deliveries(acceptance)
+                assert "may have arrived" in (delivery.detail or "")
+
+        asyncio.run(scenario())
+        assert [*scene.accepted(phone).values()] == [1]
 
 
 @pytest.mark.databases

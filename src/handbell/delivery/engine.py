@@ -379,11 +379,12 @@ class Engine:
         )
 
     async def cancel(self, app: App, notification_id: str) -> int:
-        """Cancel what is not sent yet, and return the number of cancelled deliveries.
+        """Cancel what is not sent yet, and return the number of deliveries that it caught.
 
-        Waits until workers have released a broadcast, so that the number is exact,
-        but at most :data:`CANCEL_SECONDS` for slow answers, which are then left
-        out. Raises UnknownNotificationError when the app has no such notification.
+        What was sent without an answer is not sent again, and does not count: it may have arrived.
+        Waits until workers have released a broadcast, so that the number is exact, but at most
+        :data:`CANCEL_SECONDS` for slow answers, which are then left out. Raises
+        UnknownNotificationError when the app has no such notification.
         """
         ledger = self._ledger
         cancelling = await in_thread(ledger.begin_cancel, app, notification_id)

@@ -19,6 +19,7 @@ from handbell.delivery.policy.parts import SCHEDULED, ShardPart
 from handbell.delivery.policy.schedule import Instant, SendAt, due_at
 from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.delivery.queue.due import Due
+from handbell.delivery.queue.session_pages import may_have_arrived
 from handbell.delivery.queue.shards import SHARD_SESSIONS
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
@@ -408,7 +409,7 @@ def _insert_addressed(connection: Connection, order: Order, row: int, now: int) 
     ).where(
         deliveries.c.notification_id == order.source,
         deliveries.c.number >= ADDRESSED,
-        deliveries.c.state == "sent",
+        may_have_arrived(deliveries),
     )
     columns = ["notification_id", "state", "urgency", "due_at", *kept]
     connection.execute(insert(deliveries).from_select(columns, got))

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.delivery import Delivery, State
+from handbell.delivery.policy.decision import MAY_HAVE_ARRIVED
 from handbell.delivery.policy.parts import NO_ZONE
 from handbell.delivery.queue.shards import SHARDS, count_free, count_waits, shard_for
 from handbell.errors import UnknownNotificationError
@@ -114,7 +115,7 @@ class Ledger:
         return Cancellation(row.id, self._cancel(row.id), int(row.cancelled))
 
     def caught(self, cancelling: Cancellation) -> int:
-        """Return how many deliveries a cancel has caught so far."""
+        """Return how many deliveries a cancel has caught so far: nothing was sent to them."""
         now = int(self.row(cancelling.row).cancelled)
         return cancelling.waiting + now - cancelling.former
 
@@ -125,7 +126,10 @@ class Ledger:
             return set(connection.scalars(statement.where(shards.c.notification_id.in_(rows))))
 
     def _cancel(self, row: int) -> int:
-        """Cancel what no worker holds; return how many of the deliveries had begun."""
+        """Cancel what no worker holds; return how many of the deliveries had rows, and no attempt.
+
+        What was sent without an answer is not sent again, but counts as sent here.
+        """
         now = self._milliseconds()
         with self._database.write() as connection:
             mine = shards.c.notification_id == row
@@ -133,13 +137,24 @@ class Ledger:
             found = connection.execute(SHARDS.where(mine).with_for_update(of=shards)).all()
             caught = count_free(connection, found)
             connection.execute(delete(shards).where(mine, shards.c.worker_id.is_(None)))
-            waiting = connection.execute(
-                update(deliveries)
-                .where(
-                    deliveries.c.notification_id == row, deliveries.c.state.in_(("queued", "held"))
-                )
-                .values(state="cancelled", reason="Cancelled", due_at=None, finished_at=now)
-            ).rowcount
+            waiting, _ = (
+                connection.execute(
+                    update(deliveries)
+                    .where(
+                        deliveries.c.notification_id == row,
+                        deliveries.c.state.in_(("queued", "held")),
+                        deliveries.c.is_repeat.is_(is_repeat),
+                    )
+                    .values(
+                        state="cancelled",
+                        reason="Cancelled",
+                        detail=MAY_HAVE_ARRIVED if is_repeat else None,
+                        due_at=None,
+                        finished_at=now,
+                    )
+                ).rowcount
+                for is_repeat in (False, True)
+            )
             connection.execute(
                 update(notifications)
                 .where(notifications.c.id == row)

@@ -269,6 +269,9 @@ def _sign_of_later(outcome: RetryLater | Unknown) -> HealthSignal:
 _REACH = "check the address, the network, and that this machine may open connections to that port"
 _AGAIN = "nothing: it is retried automatically, and the phone shows it once"
 
+MAY_HAVE_ARRIVED: Final = "an earlier attempt got no answer, so it may have arrived"
+"""The detail of a delivery that ended without being sent again."""
+
 OWN_REASONS: Final = {
     "NoCredential": (
         "there is no key for this environment",
@@ -297,9 +300,9 @@ OWN_REASONS: Final = {
         "this person has received as many notifications as the app's cap allows",
         Fix(Action.SET_CAP, "raise the cap, or send less often"),
     ),
-    "Cancelled": ("it was cancelled before it was sent", "nothing"),
+    "Cancelled": ("it was cancelled before it was sent, or sent again", "nothing"),
     "SessionClosed": (
-        "its session was closed before it was sent",
+        "its session was closed before it was sent, or sent again",
         "nothing: the device has logged out, or belongs to somebody else now",
     ),
     "SessionQuarantined": (
@@ -310,7 +313,10 @@ OWN_REASONS: Final = {
         "its session must be proven again before anything is sent to it",
         "nothing: the next one arrives once the device is proven to be that person's",
     ),
-    "Expired": ("it expired before it could be sent", "send it with a longer time to live"),
+    "Expired": (
+        "it expired before it could be sent, or sent again",
+        "send it with a longer time to live",
+    ),
     "Interrupted": ("sending was interrupted before an answer arrived", _AGAIN),
     "ConnectionLost": (
         "the connection broke after it was sent, so it may or may not have arrived",

@@ -13,10 +13,12 @@ from typing import Any, Final, NamedTuple, cast
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     bindparam,
     case,
     exists,
     func,
+    or_,
     select,
 )
 
@@ -185,10 +187,15 @@ def _zone() -> ColumnElement[str]:
 
 
 def got(notification: Any) -> Any:
-    """Return the condition that a session was sent a notification."""
+    """Return the condition that a session may have got a notification."""
     former = deliveries.alias()
     return exists().where(
         former.c.notification_id == notification,
         former.c.number == sessions.c.id,
-        former.c.state == "sent",
+        may_have_arrived(former),
     )
+
+
+def may_have_arrived(of: FromClause) -> ColumnElement[bool]:
+    """Return the condition that deliveries were accepted, or were sent without an answer."""
+    return or_(of.c.state == "sent", of.c.is_repeat)

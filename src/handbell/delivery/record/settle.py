@@ -10,7 +10,7 @@ from handbell.delivery.delivery import State
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
 from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import StoredCircuit
-from handbell.delivery.policy.decision import Decision, Suspect
+from handbell.delivery.policy.decision import MAY_HAVE_ARRIVED, Decision, Suspect
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
     WAYLESS,
@@ -312,8 +312,10 @@ class Settlement:
     def end(
         self, ticket: Ticket, place: int, state: State, reason: str, *, detail: str | None = None
     ) -> None:
-        """End a delivery that is not sent at all."""
+        """End a delivery that is not sent, or not once more after an attempt without an answer."""
         item = ticket.items[place]
+        if item.is_repeat:
+            detail = detail or MAY_HAVE_ARRIVED
         self._add(
             ticket,
             place,
