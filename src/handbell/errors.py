@@ -16,7 +16,8 @@
     │   ├── AppExistsError
     │   └── NameTakenError
     ├── CredentialError         a key or certificate cannot be read, or does not fit
-    │   └── MissingCredentialError
+    │   ├── MissingCredentialError
+    │   └── CredentialInUseError
     ├── RegistryError           a user or a session was not found, or a change to one is invalid
     │   ├── UnknownSessionError
     │   ├── UnknownUserError
@@ -197,6 +198,20 @@ class MissingCredentialError(CredentialError):
 
     code = "credential-missing"
     status = 409
+
+
+class CredentialInUseError(CredentialError):
+    """A web push key is to be removed or replaced, and subscriptions live by it.
+
+    ``sessions`` is how many would be lost.
+    """
+
+    code = "credential-in-use"
+    status = 409
+
+    def __init__(self, what: str, *, fix: str = "", sessions: int = 0) -> None:
+        super().__init__(what, fix=fix)
+        self.sessions = sessions
 
 
 class RegistryError(HandbellError):

@@ -596,7 +596,7 @@ class System:
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
         if self.database.path is None:
             findings.append(await in_thread(check_signals, self.database.signals))
-        usable = [item for item in stored if item.key_id not in unusable]
+        usable = [item for item in stored if item.key_id not in unusable and item.service == "apns"]
         if not usable:
             return findings
         serving: dict[Environment, list[StoredCredential]] = {
@@ -605,8 +605,13 @@ class System:
         return findings + await probe(
             app,
             {environment: found for environment, found in serving.items() if found},
-            lambda environment, key_id: self.apns(self.apps.credential(app, key_id), environment),
+            lambda environment, key_id: self.apns(self._apns_credential(app, key_id), environment),
         )
+
+    def _apns_credential(self, app: App, key_id: str) -> AuthKey | Certificate:
+        found = self.apps.credential(app, key_id)
+        assert isinstance(found, AuthKey | Certificate)  # noqa: S101 - stored as one of APNs
+        return found
 
     @property
     def connections(self) -> int:

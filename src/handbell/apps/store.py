@@ -1,118 +1,42 @@
 """The stored apps and their sealed credentials."""
 
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    RowMapping,
-    delete,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, delete, insert, update
 
-from handbell.errors import (
-    AppError,
-    AppExistsError,
-    CredentialError,
-    HandbellError,
-    MissingCredentialError,
-    NameTakenError,
-    UnknownAppError,
-)
+from handbell.errors import AppError, AppExistsError, NameTakenError, UnknownAppError
 from handbell.fixes import Action, Fix
-from handbell.services.apns.credential import AuthKey, Certificate, pack, unpack
-from handbell.storage.database import Database
-from handbell.storage.signals import Kind
-from handbell.storage.tables import SEALED
+from handbell.services.webpush.credential import VapidKey
 from handbell.storage.tables import apps as apps_table
 from handbell.storage.tables import circuits as circuits_table
 from handbell.storage.tables import credentials as credentials_table
 
 from .app import App
-from .credential_choice import by_preference
+from .credential_store import (
+    ADD_APP,
+    KNOWN_SECONDS,
+    CredentialStore,
+    StoredCredential,
+    gone,
+    primary_key,
+)
 from .names import check_ids, check_name, free_name
 from .references import meant, single
 from .rows import columns_of, read_apps
-from .sample_keys import make_key, without_samples
-from .vault import Vault
+from .sample_keys import make_credentials, without_samples
 
-Credential = AuthKey | Certificate
+__all__ = ["KNOWN_SECONDS", "AppStore", "StoredCredential", "is_any_of", "is_app_of"]
 
-_ADD_APP: Final = Fix(
-    Action.ADD_APP,
-    "Start a twin, which brings one to try (handbell twin), or add your own",
-    app="TEAM123456.com.sample.myapp",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCredential:
-    """A stored credential without its secret.
-
-    ``kind`` is ``key`` or ``certificate``. ``environment`` is the only one it serves, or None.
-    Instants are in UNIX milliseconds; ``expires_at`` is None for a key.
-    """
-
-    id: int
-    kind: str
-    key_id: str
-    environment: str | None
-    fingerprint: str
-    expires_at: int | None
-    created_at: int
-
-
-KNOWN_SECONDS: Final = 1.0
-"""How long a credential is cached as the current one."""
-
-_MOST_OPENED: Final = 5000
 _NAMED_AT_ONCE: Final = 500
 
 # Within the class, `list` is its method.
-_StoredCredentials = list[StoredCredential]
 _Apps = list[App]
 
-_Asked = tuple[int | None, str, frozenset[str]]
 
-
-class AppStore:
-    """Stores the apps. ``now`` returns UNIX seconds, ``clock`` is monotonic.
-
-    A changed credential takes effect at once in this process, in others when a signal has them
-    :meth:`forget`, and after :data:`KNOWN_SECONDS` in any case.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        vault: Vault,
-        *,
-        now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._database = database
-        self._vault = vault
-        self._now = now
-        self._clock = clock
-        self._opened: dict[bytes, Credential] = {}
-        # By app and environment: until when it is current, by the clock.
-        self._current: dict[_Asked, tuple[float, Credential]] = {}
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """Yield a connection that changes what other processes have cached."""
-        # Whether a name is free is judged by all apps.
-        with self._database.write(alone="apps") as connection:
-            yield connection
-            self._database.signal(Kind.RULES)
+class AppStore(CredentialStore):
+    """Stores the apps and their credentials."""
 
     def add(
         self,
@@ -168,7 +92,7 @@ class AppStore:
                 given = free_name(sample, [*others, app])
                 statement = update(apps_table).where(apps_table.c.id == sample.row)
                 connection.execute(statement.values(name=given))
-        return replace(app, row=_primary_key(added.inserted_primary_key))
+        return replace(app, row=primary_key(added.inserted_primary_key))
 
     def set_ids(self, app: App, given: Mapping[str, Any]) -> App:
         """Change what the push services know an app by, and return the app.
@@ -191,21 +115,30 @@ class AppStore:
             check_ids(changed, others)
             statement = update(apps_table).where(apps_table.c.id == app.row)
             if not connection.execute(statement.values(columns_of(changed))).rowcount:
-                raise _gone(app)
+                raise gone(app)
         self.forget()
         return changed
 
     def _adopt(self, connection: Connection, app: App, others: _Apps, *, name: str | None) -> App:
         (sample,) = (other for other in others if other.id == app.id)
-        adopted = replace(app, row=sample.row, name=name or sample.name)
+        adopted = replace(
+            app,
+            row=sample.row,
+            name=name or sample.name,
+            android_package=app.android_package or sample.android_package,
+            web_origin=app.web_origin or sample.web_origin,
+        )
         check_name(adopted, others)
         table = credentials_table
-        key = make_key(app.apple.team_id)
         statement = update(apps_table).where(apps_table.c.id == sample.row)
         values = {**columns_of(adopted), "created_at": adopted.created_at}
         connection.execute(statement.values(values))
-        connection.execute(delete(table).where(table.c.app_id == sample.row))
-        connection.execute(insert(table).values(self._sealed(adopted, key, "twin")))
+        # Browsers' subscriptions live by their key.
+        samples = (table.c.app_id == sample.row, table.c.service != "webpush")
+        connection.execute(delete(table).where(*samples))
+        for credential in make_credentials(adopted):
+            if not isinstance(credential, VapidKey):
+                connection.execute(insert(table).values(self._sealed(adopted, credential, "twin")))
         self.forget()
         return replace(adopted, is_enabled=sample.is_enabled)
 
@@ -235,7 +168,7 @@ class AppStore:
             return exact
         everything = [app for app in self.list() if within in (None, app.row)]
         if not everything:
-            raise UnknownAppError("There is no app yet", fix=_ADD_APP)
+            raise UnknownAppError("There is no app yet", fix=ADD_APP)
         if reference is None:
             return self._single(everything, "No app is named, and there is more than one")
         wanted = reference.strip()
@@ -263,7 +196,7 @@ class AppStore:
         with self._write() as connection:
             removed = connection.execute(delete(apps_table).where(apps_table.c.id == app.row))
             if not removed.rowcount:
-                raise _gone(app)
+                raise gone(app)
             connection.execute(delete(circuits_table).where(circuits_table.c.app == app.id))
         self.forget()
 
@@ -274,7 +207,7 @@ class AppStore:
         )
         with self._write() as connection:
             if not connection.execute(statement).rowcount:
-                raise _gone(app)
+                raise gone(app)
         return replace(app, is_enabled=is_enabled)
 
     def rename(self, app: App, name: str) -> App:
@@ -288,7 +221,7 @@ class AppStore:
         with self._write() as connection:
             check_name(named, read_apps(connection))
             if not connection.execute(statement).rowcount:
-                raise _gone(app)
+                raise gone(app)
         return named
 
     def check_name(self, app: App, name: str) -> None:
@@ -300,171 +233,7 @@ class AppStore:
         statement = update(apps_table).where(apps_table.c.id == app.row).values(dict(rules))
         with self._write() as connection:
             if not connection.execute(statement).rowcount:
-                raise _gone(app)
-
-    def add_credential(
-        self, app: App, credential: Credential, *, environment: str | None = None
-    ) -> StoredCredential:
-        """Seal and store a credential; replace one with the same key id.
-
-        ``environment`` limits it to one; a certificate issued for one is limited anyway. Raises
-        :class:`~handbell.errors.CredentialError` when it belongs to another team or app.
-        """
-        _check_fit(app, credential)
-        if environment is None and isinstance(credential, Certificate):
-            environment = credential.environments[0] if len(credential.environments) == 1 else None
-        values = self._sealed(app, credential, environment)
-        with self._write() as connection:
-            connection.execute(delete(credentials_table).where(*_named(app, credential.key_id)))
-            try:
-                row = _primary_key(
-                    connection.execute(
-                        insert(credentials_table).values(values)
-                    ).inserted_primary_key
-                )
-            except IntegrityError:
-                raise _gone(app) from None
-            stored = _stored(_credential_row(connection, row))
-        self.forget()
-        return stored
-
-    def _sealed(self, app: App, credential: Credential, environment: str | None) -> dict[str, Any]:
-        return {
-            "app_id": app.row,
-            "kind": "key" if isinstance(credential, AuthKey) else "certificate",
-            "key_id": credential.key_id,
-            "environment": environment,
-            "fingerprint": credential.fingerprint,
-            "sealed": self._vault.seal(pack(credential)),
-            "expires_at": getattr(credential, "expires_at", None),
-            "created_at": self._milliseconds(),
-        }
-
-    def credentials(self, app: App) -> _StoredCredentials:
-        """Return the app's credentials without secrets, the newest first."""
-        with self._database.read() as connection:
-            return [_stored(row) for row in _credential_rows(connection, app)]
-
-    def remove_credential(self, app: App, key_id: str) -> None:
-        """Remove a credential by its key id (a certificate's is its fingerprint)."""
-        with self._write() as connection:
-            fingerprint = connection.scalar(
-                select(credentials_table.c.fingerprint).where(*_named(app, key_id))
-            )
-            removed = connection.execute(delete(credentials_table).where(*_named(app, key_id)))
-            if not removed.rowcount:
-                raise _no_key(app, key_id)
-            its = (circuits_table.c.app == app.id, circuits_table.c.credential == fingerprint)
-            connection.execute(delete(circuits_table).where(*its))
-        self.forget()
-
-    def credential(self, app: App, key_id: str) -> Credential:
-        """Return one of an app's credentials by its key id.
-
-        Raises :class:`~handbell.errors.MissingCredentialError` when the app has none with it.
-        """
-        with self._database.read() as connection:
-            rows = _credential_rows(connection, app)
-        for row in rows:
-            if row["key_id"] == key_id:
-                return self._unpacked(app, row)
-        raise _no_key(app, key_id)
-
-    def credential_for(
-        self, app: App, environment: str, *, excluded: Collection[str] = ()
-    ) -> Credential:
-        """Return the app's credential for an environment.
-
-        One that is limited to the environment wins, then the newest that is not limited. The twin
-        accepts any. Those whose fingerprints are in ``excluded`` are skipped if there is another.
-        Raises :class:`~handbell.errors.MissingCredentialError` with the fix.
-        """
-        asked, current = self._clock(), self._current
-        place = (app.row, environment, frozenset(excluded))
-        until, known = current.get(place, (0.0, None))
-        if known is not None and asked < until:
-            return known
-        with self._database.read() as connection:
-            rows = _credential_rows(connection, app)
-        serving = by_preference(
-            environment, rows, lambda row: cast("str | None", row["environment"])
-        )
-        others = [row for row in serving if row["fingerprint"] not in place[-1]]
-        for row in others or serving:
-            found = self._unpacked(app, row)
-            # After a change in between, a new mapping is in use.
-            current[place] = (asked + KNOWN_SECONDS, found)
-            return found
-        raise MissingCredentialError(
-            f"{app.id} has no key for {environment}",
-            fix=Fix(Action.ADD_KEY, "Add one", app=app.id),
-        )
-
-    def forget(self) -> None:
-        """Drop the cache: credentials may have changed."""
-        self._current = {}
-
-    def auth_key(self, team_id: str, key_id: str) -> AuthKey | None:
-        """Return a team's key by its id, or None when no app has it."""
-        table = credentials_table
-        wanted = (table.c.kind == "key", table.c.key_id == key_id, apps_table.c.team_id == team_id)
-        statement = select(table).join_from(table, apps_table).where(*wanted).limit(1)
-        with self._database.read() as connection:
-            row = connection.execute(statement).mappings().one_or_none()
-            apps = read_apps(connection)
-        if row is None:
-            return None
-        app = next(app for app in apps if app.row == row["app_id"])
-        credential = self._unpacked(app, row)
-        return credential if isinstance(credential, AuthKey) else None
-
-    def unusable(self, app: App) -> dict[str, HandbellError]:
-        """Return the faults of the app's credentials that cannot be decrypted, by key id."""
-        with self._database.read() as connection:
-            rows = _credential_rows(connection, app)
-        wrong = {}
-        for row in rows:
-            try:
-                self._unpacked(app, row)
-            except HandbellError as error:
-                wrong[row["key_id"]] = error
-        return wrong
-
-    def reseal(self) -> int:
-        """Re-encrypt every secret with the vault's first key and return their number.
-
-        These are the credentials, the identity keys, the keys sent along by unregistered apps,
-        and the secrets of webhooks. After this the vault's other keys can be removed.
-        """
-        with self._write() as connection:
-            return sum(self._reseal(connection, column) for column in SEALED)
-
-    def _reseal(self, connection: Connection, column: Column[bytes]) -> int:
-        table = column.table
-        rows = connection.execute(select(table.c.id, column).where(column.is_not(None))).all()
-        for row, sealed in rows:
-            values = {column.name: self._vault.reseal(sealed)}
-            connection.execute(update(table).where(table.c.id == row).values(values))
-        return len(rows)
-
-    def _unpacked(self, app: App, row: RowMapping) -> Credential:
-        credential = self._opened.get(row["sealed"])
-        if credential is None:
-            # Decrypted once: each send needs it, and loading a key takes longer than the send.
-            credential = unpack(self._vault.unseal(row["sealed"]))
-            if len(self._opened) >= _MOST_OPENED:
-                self._opened.clear()
-            self._opened[row["sealed"]] = credential
-        if credential.fingerprint != row["fingerprint"]:
-            raise CredentialError(
-                f"The stored credential {row['key_id']} is not the one that was added",
-                fix="Remove it and add it again",
-            )
-        _check_fit(app, credential)
-        return credential
-
-    def _milliseconds(self) -> int:
-        return int(self._now() * 1000)
+                raise gone(app)
 
 
 def _samples(connection: Connection, apps: list[App]) -> list[App]:
@@ -486,16 +255,6 @@ def _check_new(app: App, others: Iterable[App]) -> None:
             )
 
 
-def _gone(app: App) -> UnknownAppError:
-    return UnknownAppError(f"The app {app.id} is not there (any more)", fix=_ADD_APP)
-
-
-def _no_key(app: App, key_id: str) -> MissingCredentialError:
-    return MissingCredentialError(
-        f"{app.id} has no key {key_id}", fix=Fix(Action.LIST_KEYS, "See", app=app.id)
-    )
-
-
 def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:
     """Return the condition that an app has one of these full ids; uses an index."""
     return apps_table.c.public_id.in_(ids)
@@ -504,49 +263,3 @@ def is_any_of(ids: Collection[str]) -> ColumnElement[bool]:
 def is_app_of(app_id: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition that an app's full id equals a column; uses an index."""
     return apps_table.c.public_id == app_id
-
-
-def _check_fit(app: App, credential: Credential) -> None:
-    if credential.team_id is not None and credential.team_id != app.team_id:
-        raise CredentialError(
-            f"{credential.key_id} is of team {credential.team_id}, and {app.id} is not",
-            fix="Use a key of the app's own team",
-        )
-    topics = credential.topics if isinstance(credential, Certificate) else ()
-    if topics and app.bundle_id not in topics:
-        raise CredentialError(
-            f"The certificate is for {', '.join(topics)}, not for {app.bundle_id}",
-            fix="Use the certificate of this app, or an auth key of its team",
-        )
-
-
-def _named(app: App, key_id: str) -> tuple[Any, Any]:
-    table = credentials_table
-    return (table.c.app_id == app.row, table.c.key_id == key_id)
-
-
-def _credential_rows(connection: Connection, app: App) -> list[RowMapping]:
-    table = credentials_table
-    statement = select(table).where(table.c.app_id == app.row).order_by(table.c.id.desc())
-    return list(connection.execute(statement).mappings())
-
-
-def _credential_row(connection: Connection, row: int) -> RowMapping:
-    table = credentials_table
-    return connection.execute(select(table).where(table.c.id == row)).mappings().one()
-
-
-def _stored(row: RowMapping) -> StoredCredential:
-    return StoredCredential(
-        id=row["id"],
-        kind=row["kind"],
-        key_id=row["key_id"],
-        environment=row["environment"],
-        fingerprint=row["fingerprint"],
-        expires_at=row["expires_at"],
-        created_at=row["created_at"],
-    )
-
-
-def _primary_key(key: Any) -> int:
-    return int(key[0])
