@@ -75,7 +75,8 @@ public class Notifications(
         color?.let(builder::setColor)
         shown.count?.let(builder::setNumber)
         val picture = shown.imageUrl?.let(Picture::load)
-        return builder.setStyle(style(shown, picture)).setLargeIcon(picture?.let(Icon::createWithBitmap)).build()
+        builder.setLargeIcon(picture?.let(Icon::createWithBitmap))
+        return builder.setStyle(style(shown, picture)).build()
     }
 
     private fun style(shown: PushMessage.Shown, picture: Bitmap?): Notification.Style =

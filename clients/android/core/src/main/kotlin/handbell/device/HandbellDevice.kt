@@ -1,5 +1,7 @@
 package handbell.device
 
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.withContext
 import kotlinx.coroutines.withTimeoutOrNull
 import java.io.IOException
 
@@ -58,7 +60,7 @@ public class HandbellDevice internal constructor(
      * of a network. A session that is active keeps on until the new one is.
      */
     public suspend fun signIn(identity: Identity): Standing? {
-        val mine = operations.begin(identity)
+        val mine = withContext(Dispatchers.IO) { operations.begin(identity) }
         if (operations.address == null) return null
         return turns.inTurn { operations.register(identity, mine) }
     }
@@ -74,7 +76,7 @@ public class HandbellDevice internal constructor(
         if (id <= 0 || secret.isEmpty() || secret.any { it.code !in 33..126 }) {
             throw HandbellException.NotASession()
         }
-        val mine = operations.beginAdoption(Session(id, secret))
+        val mine = withContext(Dispatchers.IO) { operations.beginAdoption(Session(id, secret)) }
         return turns.inTurn { operations.adopt(secret, mine) }
     }
 
@@ -97,7 +99,7 @@ public class HandbellDevice internal constructor(
      */
     public suspend fun refreshIfNeeded() {
         try {
-            if (operations.isOutOfDate()) refresh()
+            if (withContext(Dispatchers.IO) { operations.isOutOfDate() }) refresh()
         } catch (error: Exception) {
             // The next one makes it good.
             if (error !is HandbellException && error !is Problem && error !is IOException) throw error
@@ -112,9 +114,11 @@ public class HandbellDevice internal constructor(
      * give the push service's address back, so that nothing comes meanwhile.
      */
     public suspend fun signOut(): SignOut {
-        operations.depart()
-        val isSettled = withTimeoutOrNull(timing.signOut) { turns.inTurn { operations.closeLeaving(Retry.BRIEF) } }
-        return if (operations.isAllTold() && isSettled != null) SignOut.CLOSED else SignOut.DEFERRED
+        withContext(Dispatchers.IO) { operations.depart() }
+        val isSettled =
+            withTimeoutOrNull(timing.signOut) { turns.inTurn { operations.closeLeaving(Retry.BRIEF) } }
+        val isTold = withContext(Dispatchers.IO) { operations.isAllTold() }
+        return if (isTold && isSettled != null) SignOut.CLOSED else SignOut.DEFERRED
     }
 
     /**
@@ -122,6 +126,7 @@ public class HandbellDevice internal constructor(
      * later report or refresh, as long as the user does not sign out.
      */
     public suspend fun report(receipt: Receipt, message: PushMessage) {
-        operations.report(receipt, message.id ?: return)
+        val id = message.id ?: return
+        withContext(Dispatchers.IO) { operations.report(receipt, id) }
     }
 }

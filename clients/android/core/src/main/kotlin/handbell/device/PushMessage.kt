@@ -31,7 +31,8 @@ public class PushMessage(public val data: Map<String, String>, shown: Shown? = n
     }
 
     /** What is shown; that of the data where the message has no part for it. */
-    public val shown: Shown = shown ?: Shown(data["title"], data["body"], data["image_url"], data["channel"], data["tag"])
+    public val shown: Shown =
+        shown ?: Shown(data["title"], data["body"], data["image_url"], data["channel"], data["tag"])
 
     /** The notification's id on the server, for receipts. */
     public val id: String? get() = data[ID]

@@ -36,8 +36,8 @@ internal class Turns(private val timing: Timing) {
     private val scope = CoroutineScope(SupervisorJob() + Dispatchers.IO)
     private val turn = Mutex()
     private var number = 0
-    private var nap: Job? = null
-    private var letGo: (() -> Unit)? = null
+    private val naps = mutableSetOf<Job>()
+    private val loose = mutableSetOf<() -> Unit>()
 
     /** The number of the last sign-in or sign-out. Who began under another one has been overtaken. */
     val current: Int @Synchronized get() = number
@@ -49,8 +49,8 @@ internal class Turns(private val timing: Timing) {
     @Synchronized
     fun overtake(change: () -> Unit): Int {
         number += 1
-        nap?.cancel()
-        letGo?.invoke()
+        naps.forEach(Job::cancel)
+        loose.forEach { it() }
         change()
         return number
     }
@@ -92,20 +92,22 @@ internal class Turns(private val timing: Timing) {
      */
     suspend fun <T> loosely(mine: Int, work: suspend () -> T): T {
         val told = CompletableDeferred<Result<T>>()
-        val isKept =
-            ifCurrent(mine) {
-                letGo = { told.complete(Result.failure(HandbellException.Overtaken())) }
-            }
-        if (!isKept) throw HandbellException.Overtaken()
+        val letGo = { told.complete(Result.failure(HandbellException.Overtaken())).let {} }
+        if (!ifCurrent(mine) { loose += letGo }) throw HandbellException.Overtaken()
         scope.launch { told.complete(runCatching { work() }) }
-        return told.await().getOrThrow()
+        try {
+            return told.await().getOrThrow()
+        } finally {
+            synchronized(this) { loose -= letGo }
+        }
     }
 
     /** Waits so many seconds. Says whether who asks was not overtaken meanwhile. */
     private suspend fun rest(seconds: Double, mine: Int): Boolean {
         val resting = scope.launch { timing.pause(seconds) }
-        if (!ifCurrent(mine) { nap = resting }) resting.cancel()
+        if (!ifCurrent(mine) { naps += resting }) resting.cancel()
         resting.join()
+        synchronized(this) { naps -= resting }
         return current == mine
     }
 }

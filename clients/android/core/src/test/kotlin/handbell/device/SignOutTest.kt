@@ -1,7 +1,6 @@
 package handbell.device
 
 import kotlinx.coroutines.CompletableDeferred
-import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.async
 import kotlinx.coroutines.coroutineScope
 import java.net.UnknownHostException
@@ -116,7 +115,9 @@ class SignOutTest {
     @Test
     fun theLaterSignInCounts() = test {
         val (hasAsked, mayAnswer) = CompletableDeferred<Unit>() to CountDownLatch(1)
-        val phone = Phone {
+        val hasBegun = CompletableDeferred<Unit>()
+        val storage = MemoryStorage()
+        val phone = Phone(storage, source = { "two" }) {
             when {
                 it.method == "DELETE" -> closed
                 it.said("identity_token") == "one" -> {
@@ -131,7 +132,9 @@ class SignOutTest {
         coroutineScope {
             val one = async { runCatching { phone.device.signIn(Identity.Token("one")) } }
             hasAsked.await()
-            val two = async(start = CoroutineStart.UNDISPATCHED) { phone.device.signIn(Identity.Token("two")) }
+            storage.written = { if ("fresh" in it) hasBegun.complete(Unit) }
+            val two = async { phone.device.signIn(Identity.Fresh) }
+            hasBegun.await()
             mayAnswer.countDown()
             assertEquals(Standing.ACTIVE, two.await())
             assertTrue(one.await().exceptionOrNull() is HandbellException.Overtaken)

@@ -12,12 +12,14 @@ import kotlin.test.assertTrue
 internal class MemoryStorage(var text: String? = null) : Storage {
     var isReadable = true
     var isWritable = true
+    var written: (String) -> Unit = {}
 
     override fun read(): String? = if (isReadable) text else throw IOException("locked")
 
     override fun write(text: String) {
         if (!isWritable) throw IOException("locked")
         this.text = text
+        written(text)
     }
 }
 
