@@ -14,6 +14,7 @@ from handbell._thread_pool import in_thread
 from handbell.access.api_keys import ApiKeyStore
 from handbell.access.audit import AuditTrail
 from handbell.apps.app import App
+from handbell.apps.app_services import services_of
 from handbell.apps.checkup import Finding, check_credentials
 from handbell.apps.installation_key import InstallationKey
 from handbell.apps.store import AppStore, StoredCredential
@@ -23,7 +24,14 @@ from handbell.clocks import MachineClock
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Template, read_template_use
-from handbell.delivery.accept.preview import LanguagePreview, Preview, preview, preview_languages
+from handbell.delivery.accept.preview import (
+    LanguagePreview,
+    Preview,
+    ServicePreview,
+    preview,
+    preview_languages,
+    preview_services,
+)
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.doctor import check_signals, probe
@@ -425,8 +433,18 @@ class System:
         ]
 
     def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
-        """Return each language of a notification as composed; see delivery.accept.preview."""
-        return preview_languages(app, notification, now=self.now())
+        """Return each language of a notification as composed for the app's first push service."""
+        service = next(iter(self.services_of(app)), "apns")
+        return preview_languages(app, notification, service=service, now=self.now())
+
+    def preview_services(self, app: App, notification: Notification) -> list[ServicePreview]:
+        """Return a notification as each push service of an app carries it; Apple's for none."""
+        services = self.services_of(app) or ["apns"]
+        return preview_services(app, notification, services, now=self.now())
+
+    def services_of(self, app: App) -> list[str]:
+        """Return the push services that an app is set up for, in their order."""
+        return services_of(app, [] if app.row is None else self.apps.credentials(app))
 
     def _make_sender(self) -> WebhookSender | None:
         if not self.webhooks.list():

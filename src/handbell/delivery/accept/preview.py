@@ -1,6 +1,6 @@
 """Previews: the exact requests a send would make."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,10 +9,13 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import NO_ID
-from handbell.errors import NotificationError, PayloadTooLargeError
+from handbell.errors import HandbellError, NotForServiceError, PayloadTooLargeError
 from handbell.gateways.apns.compose import compose
+from handbell.gateways.composers import composer
+from handbell.gateways.gateway import Message
 from handbell.gateways.wordings import Wording, compose_each
 from handbell.services.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
+from handbell.services.table import SERVICES
 
 from .resolve import ResolvedRecipients
 
@@ -59,24 +62,66 @@ class LanguagePreview:
     problem: str = ""
 
 
-def preview_languages(app: App, notification: Notification, *, now: float) -> list[LanguagePreview]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePreview:
+    """A notification as one push service carries it.
+
+    ``languages`` has its own text first. ``unsupported`` are sentences about what is set and does
+    nothing there. ``refusal`` is empty, or why the service cannot carry it at all; then there are
+    no languages, and its sessions are left out of a send.
+    """
+
+    service: str
+    languages: tuple[LanguagePreview, ...] = ()
+    unsupported: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+def preview_services(
+    app: App, notification: Notification, services: Iterable[str], *, now: float
+) -> list[ServicePreview]:
+    """Return a preview for each of the push services. Nothing is stored or sent."""
+    return [_by_service(app, notification, service, now) for service in services]
+
+
+def _by_service(app: App, notification: Notification, service: str, now: float) -> ServicePreview:
+    try:
+        composer(service).compose(notification, app=app, now=now, notification_id=NO_ID)
+    except NotForServiceError as error:
+        return ServicePreview(service=service, refusal=str(error))
+    except HandbellError:
+        # It says in which language.
+        pass
+    return ServicePreview(
+        service=service,
+        languages=tuple(preview_languages(app, notification, service=service, now=now)),
+        unsupported=tuple(composer(service).unsupported(notification)),
+    )
+
+
+def preview_languages(
+    app: App, notification: Notification, *, service: str, now: float
+) -> list[LanguagePreview]:
     """Return a preview of each language of a notification, its own text first.
 
     A fault of one language is its ``problem`` and does not affect the others. Nothing is
     stored or sent.
     """
     return [
-        _in_language(app, tag, notification, now) for tag in (None, *(notification.languages or ()))
+        _in_language(app, tag, notification, service, now)
+        for tag in (None, *(notification.languages or ()))
     ]
 
 
 def _in_language(
-    app: App, tag: str | None, notification: Notification, now: float
+    app: App, tag: str | None, notification: Notification, service: str, now: float
 ) -> LanguagePreview:
     told = notification.in_language(tag)
     try:
-        wordings = compose_each(compose, told, app=app, now=now, notification_id=NO_ID)
-    except NotificationError as error:
+        wordings = compose_each(
+            composer(service).compose, told, app=app, now=now, notification_id=NO_ID
+        )
+    except HandbellError as error:
         sizes = error if isinstance(error, PayloadTooLargeError) else None
         return LanguagePreview(
             language=tag,
@@ -91,9 +136,14 @@ def _in_language(
         notification=wordings.own.notification.to_dict(),
         payload=message.payload.decode(),
         size=len(message.payload),
-        limit=PUSH_TYPES[message.push_type].max_payload_bytes,
+        limit=_limit(service, message),
         cuts=tuple(wordings.warnings),
     )
+
+
+def _limit(service: str, message: Message) -> int:
+    kind = PUSH_TYPES[message.push_type] if service == "apns" else None
+    return SERVICES[service].max_payload_bytes if kind is None else kind.max_payload_bytes
 
 
 def preview(
