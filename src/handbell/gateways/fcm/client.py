@@ -17,7 +17,7 @@ from handbell.clocks import seconds_since_boot
 from handbell.gateways.gateway import Message, Push
 from handbell.gateways.http2 import End, Endpoint, Headers, Limits, Request, StreamResponse
 from handbell.gateways.http2_tls import authority
-from handbell.gateways.outcomes import Accepted, DeviceGone, Outcome
+from handbell.gateways.outcomes import Accepted, DeviceGone, Outcome, RetryLater
 from handbell.gateways.push_client import SKEW_SAMPLE, Job, PushClient, Side
 from handbell.services.fcm.address import FID_LENGTH, is_fid
 from handbell.services.fcm.credential import ServiceAccount
@@ -32,6 +32,9 @@ __all__ = ["Endpoint", "FcmGateway"]
 
 _OK: Final = 200
 _IMPOSSIBLE_TOKEN: Final = "handbell-asks-whether-the-key-is-accepted"  # noqa: S105 - nobody's
+_CLOSED: Final = RetryLater(
+    "ConnectionClosed", Reaction.RECONNECT, detail="The gateway was closed before it had a token"
+)
 _VALIDATE_ONLY: Final = "validate-only"
 _MESSAGE: Final = b'{"message":{'
 _CHECKED_MESSAGE: Final = b'{"validate_only":true,"message":{'
@@ -135,15 +138,18 @@ class _FcmSide(Side):
             job.batch.tell(job.push, self.tokens.failure())
 
     def _token_changed(self) -> None:
-        parked, self._parked = self._parked, []
-        if self.tokens.current() is not None or self.tokens.is_asking:
+        if self.tokens.current() is None and not self.tokens.is_asking:
+            self._give_up_parked(self.tokens.failure())
+        elif self._parked:
+            parked, self._parked = self._parked, []
             self.pool.submit(parked)
-        else:
-            failure = self.tokens.failure()
-            for job in parked:
-                job.batch.tell(job.push, failure)
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
+
+    def _give_up_parked(self, outcome: Outcome) -> None:
+        parked, self._parked = self._parked, []
+        for job in parked:
+            job.batch.tell(job.push, outcome)
 
     def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
         """Withdraw pushes, those that wait for a token as well."""
@@ -156,13 +162,12 @@ class _FcmSide(Side):
 
     async def close(self, *, within: float | None = None) -> None:
         """Finish what was submitted, once it has its token, then close the connections."""
-        if self._parked:
+        if self.tokens.is_asking:
             self._settled = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._settled], timeout=within)
-            for job in self._parked:
-                job.batch.tell(job.push, self.tokens.failure())
         await super().close(within=within)
         await self.tokens.close(within=within)
+        self._give_up_parked(_CLOSED)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -242,6 +247,11 @@ class FcmGateway(PushClient):
             self._side = _FcmSide(self, self._endpoints, self._account, self._limits, self._seconds)
             self._side.pool.may_begin = self._may_begin
         return [(self._side, batch)]
+
+    @property
+    def topic(self) -> str:
+        """Return what all its pushes are sent under: the project's id."""
+        return self.project_id
 
     @property
     def token_requests(self) -> int:
