@@ -125,6 +125,11 @@ class Pool(Generic[T]):
         return sum(connection.in_flight for connection in self._connections)
 
     @property
+    def is_idle(self) -> bool:
+        """Return whether nothing is waiting or on the wire."""
+        return not self._backlog and not self.in_flight
+
+    @property
     def is_unstable(self) -> bool:
         """Return whether the last connections ended young, so that this one has to prove itself."""
         return self._pace.level > _WARY
@@ -264,7 +269,7 @@ class Pool(Generic[T]):
                     break
         finally:
             self._is_settling = False
-        is_idle = not self._backlog and not self.in_flight
+        is_idle = self.is_idle
         if is_idle and self._became_idle is not None and not self._became_idle.done():
             self._became_idle.set_result(None)
         if not is_idle and self._sweeper is None:

@@ -1,0 +1,314 @@
+"""The gateway to the push services of browsers: messages in, outcomes out, over HTTP/2.
+
+A subscription names its own push service, so one gateway speaks to many hosts: each origin has a
+connection pool. ``verdict.py`` interprets answers; nothing is sent a second time here.
+
+Source: RFC 8030, "Generic Event Delivery Using HTTP Push".
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from handbell._ip import is_public
+from handbell._proxy import DIRECT, Proxies
+from handbell.clocks import seconds_since_boot
+from handbell.errors import RegistryError
+from handbell.gateways.gateway import Message, Push
+from handbell.gateways.http2 import End, Endpoint, Headers, Limits, Request, StreamResponse
+from handbell.gateways.outcomes import Accepted, Refused
+from handbell.gateways.push_client import SKEW_SAMPLE, Job, PushClient, Side
+from handbell.services.reactions import Reaction
+from handbell.services.webpush.address import SubscriptionKeys
+from handbell.services.webpush.credential import VapidKey
+from handbell.services.webpush.hosts import EndpointTarget, PushHosts
+from handbell.services.webpush.protocol import APPLE_HOSTS, AUTHORIZATION, TOPIC, TTL
+
+from .compose import seconds_to_live, topic_of
+from .encrypt import encrypt
+from .vapid import VapidTokens
+from .verdict import judge
+
+__all__ = ["WebPushGateway"]
+
+MOST_ORIGINS: Final = 32
+"""How many hosts that nobody named may have connections at once."""
+IDLE_SECONDS: Final = 300.0
+"""How long the connections to a host are kept when nothing is sent there."""
+
+_ROUND: Final = 16  # some two milliseconds of work, before the event loop does other things
+_MOST_SIDES: Final = 1000
+_SCHEME: Final = len("https://")
+_OK: Final = 200
+_REDIRECTION: Final = 300
+_TWIN: Final = "twin"
+_OF_THE_CLIENT: Final = frozenset({TTL, TOPIC})
+
+
+class _Origin(Side):
+    """A push service by its origin: its connection pool, and the headers that messages share.
+
+    ``is_named`` means that it is a browser vendor's or was added by the operator; only such are
+    connected to without asking for a place.
+    """
+
+    def __init__(
+        self,
+        gateway: "WebPushGateway",
+        target: EndpointTarget,
+        endpoint: Endpoint,
+        limits: Limits,
+        *,
+        is_named: bool,
+    ) -> None:
+        super().__init__(endpoint, limits, wants_headers=False)
+        self.origin = target.origin
+        self.is_named = is_named
+        self.used_at = 0.0
+        self.pool.may_begin = self._may_begin
+        self._gateway = gateway
+        # Apple refuses a TTL of 0, by which others deliver now or never.
+        self._least_seconds = int(target.host.endswith(APPLE_HOSTS.removeprefix("*")))
+        self._message: Message | None = None
+        self._authorization = ""
+        self._shared: Headers = ()
+        self._topic: Headers = ()
+        self._own: Headers = ()
+        self._seconds = -1
+
+    def submit(self, jobs: Iterable[Job]) -> None:
+        """Queue messages for sending."""
+        self.used_at = asyncio.get_running_loop().time()
+        super().submit(jobs)
+
+    def _may_begin(self) -> bool:
+        return self._gateway.may_begin(self)
+
+    def _prepare(self, job: Job) -> Request | None:
+        if job.is_withdrawn or job.batch.is_dropped:
+            job.drop()
+            return None
+        push, message = job.push, job.push.message
+        authorization = self._gateway.tokens.authorization(self.origin)
+        if message is not self._message or authorization is not self._authorization:
+            self._message, self._authorization = message, authorization
+            self._seconds = -1
+            self._topic = tuple(pair for pair in message.headers if pair[0] == TOPIC)
+            self._shared = (
+                *(pair for pair in message.headers if pair[0] not in _OF_THE_CLIENT),
+                (AUTHORIZATION, authorization),
+            )
+        seconds = seconds_to_live(message.expires_at, self._gateway.now())
+        if seconds != self._seconds:
+            self._seconds = seconds
+            self._own = ((TTL, str(max(self._least_seconds, seconds))), *self._topic)
+        own = self._own
+        if push.collapse_id is not None and not self._topic:
+            own = (*own, (TOPIC, topic_of(push.collapse_id)))
+        keys = SubscriptionKeys.of(push.details or "")
+        body = encrypt(message.payload, keys.public_key, keys.secret)
+        return Request(push.address[_authority_end(push.address) :] or "/", self._shared, own, body)
+
+    def _finish(self, job: Job, end: End) -> None:
+        if not isinstance(end, StreamResponse):
+            self._unanswered(job, end)
+            return
+        self._until_sample -= 1
+        if self._until_sample < 0 and end.pairs:
+            self._until_sample = SKEW_SAMPLE
+            self._gateway.compare_clock(end.headers())
+        if _OK <= end.status < _REDIRECTION:
+            job.batch.tell(job.push, Accepted(job.push.id))
+            return
+        outcome = judge(
+            end.status,
+            end.body,
+            end.headers(),
+            is_whole=end.is_whole,
+            sent_at=job.batch.began_at,
+            now=self._gateway.now(),
+        )
+        job.batch.tell(job.push, outcome)
+
+
+class _Nowhere(Side):
+    """Stands for endpoints that may not be sent to: each message is refused at once."""
+
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(Endpoint("https://invalid"), Limits(), wants_headers=False)
+        self._refusal = refusal
+
+    def submit(self, jobs: Iterable[Job]) -> None:
+        """Report each message as refused."""
+        for job in jobs:
+            job.batch.tell(job.push, self._refusal)
+
+    def _prepare(self, _: Job) -> Request | None:
+        return None
+
+    def _finish(self, job: Job, end: End) -> None:
+        self._unanswered(job, end)
+
+
+def _authority_end(endpoint: str) -> int:
+    """Return where the path of an endpoint begins."""
+    place = endpoint.find("/", _SCHEME)
+    return place if place >= 0 else len(endpoint)
+
+
+class WebPushGateway(PushClient):
+    """The push services of browsers, reached with one VAPID key; implements :class:`Gateway`.
+
+    ``subject`` is whom a push service may write to: ``mailto:`` or ``https:``. ``hosts`` says which
+    endpoints are sent to; all others are refused, with the status 0. A host's addresses are looked
+    up for each connection, each must be public, and only those are connected to; a proxy of
+    ``proxies`` looks them up itself. The twin's endpoints are for the environment ``twin``, where
+    ``ca_file`` is trusted.
+
+    Each origin has up to ``connections``. Those that nobody named share ``most_origins`` places, so
+    that strangers cannot have connections opened without end: for the others, messages wait. The
+    connections to a host without traffic are closed after ``idle_seconds``. ``now`` gives UNIX
+    seconds, ``seconds`` those of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        credential: VapidKey,
+        subject: str,
+        hosts: PushHosts,
+        ca_file: Path | None = None,
+        proxies: Proxies = DIRECT,
+        connections: int = 2,
+        in_flight: int = 1000,
+        connect_timeout: float = 10.0,
+        request_timeout: float = 30.0,
+        most_origins: int = MOST_ORIGINS,
+        idle_seconds: float = IDLE_SECONDS,
+        now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = seconds_since_boot,
+    ) -> None:
+        limits = Limits(
+            connections=connections,
+            in_flight=in_flight,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+            round=_ROUND,
+            is_slow_to_prepare=True,
+        )
+        super().__init__(fingerprint=credential.fingerprint, limits=limits, now=now)
+        self.tokens = VapidTokens(credential, subject, now, seconds)
+        self._hosts = hosts
+        self._ca_file = ca_file
+        self._proxies = proxies
+        self._most_origins = most_origins
+        self._idle_seconds = idle_seconds
+        self._sides: dict[tuple[str, str], _Origin | _Nowhere] = {}
+        self._admitted: set[_Origin] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def _open_sides(self) -> Collection[Side]:
+        return self._sides.values()
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Return the origins that are in use, in the order in which they came."""
+        sides = self._sides.values()
+        return tuple(side.origin for side in sides if isinstance(side, _Origin))
+
+    def require(self, may_begin: Callable[[], bool]) -> None:
+        """Put messages on the wire only while ``may_begin`` returns true; see :class:`Gateway`."""
+        self._may_begin = may_begin
+
+    def may_begin(self, origin: _Origin) -> bool:
+        """Return whether messages to an origin may go on the wire now."""
+        return self._may_begin() and (
+            origin.is_named or origin in self._admitted or self._is_admitted(origin)
+        )
+
+    async def close(self, *, within: float | None = None) -> None:
+        """Finish messages in flight, each within its timeout, then close the connections.
+
+        After ``within`` seconds they are aborted with an unknown outcome.
+        """
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await super().close(within=within)
+        await asyncio.gather(*self._leaving)
+
+    def _grouped(self, batch: Sequence[Push]) -> Iterable[tuple[Side, Sequence[Push]]]:
+        groups: dict[Side, list[Push]] = {}
+        for push in batch:
+            origin = push.address[: _authority_end(push.address)]
+            groups.setdefault(self._side(origin, push.environment), []).append(push)
+        return groups.items()
+
+    # -- origins ---------------------------------------------------------------------------------
+
+    def _side(self, origin: str, environment: str) -> "_Origin | _Nowhere":
+        """Return the side of endpoints that begin so; their host is checked here."""
+        side = self._sides.get((origin, environment))
+        if side is None:
+            if len(self._sides) >= _MOST_SIDES:
+                self._leave_idle(0.0)
+            side = self._sides[origin, environment] = self._open_side(origin, environment)
+            if self._sweeper is None:
+                self._sweep_later()
+        return side
+
+    def _open_side(self, origin: str, environment: str) -> "_Origin | _Nowhere":
+        try:
+            target = self._hosts.target(f"{origin}/", environment)
+        except RegistryError as error:
+            detail = error.what.partition(": ")[2] or error.what
+            return _Nowhere(Refused("HostNotAllowed", Reaction.FIX_NOTIFICATION, 0, detail))
+        is_twins = environment == _TWIN
+        endpoint = Endpoint(
+            target.origin,
+            ca_file=self._ca_file if is_twins else None,
+            proxy=None if is_twins else self._proxies.to(target.url),
+            accepts=None if is_twins else is_public,
+        )
+        is_named = is_twins or self._hosts.is_named(target)
+        return _Origin(self, target, endpoint, self._limits, is_named=is_named)
+
+    def _is_admitted(self, origin: _Origin) -> bool:
+        """Give an origin a place, where one is free or its owner has nothing to send."""
+        if len(self._admitted) >= self._most_origins:
+            idle = (each for each in self._admitted if each.pool.is_idle)
+            longest = min(idle, key=lambda each: each.used_at, default=None)
+            if longest is None:
+                return False
+            self._leave(longest)
+        self._admitted.add(origin)
+        return True
+
+    def _sweep_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(self._idle_seconds / 2, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self._leave_idle(self._idle_seconds)
+        if self._sides:
+            self._sweep_later()
+
+    def _leave_idle(self, seconds: float) -> None:
+        """Leave the origins that nothing was sent to for so long, and forget refused ones."""
+        before = asyncio.get_running_loop().time() - seconds
+        for side in list(self._sides.values()):
+            if isinstance(side, _Nowhere) or (side.pool.is_idle and side.used_at <= before):
+                self._leave(side)
+
+    def _leave(self, side: "_Origin | _Nowhere") -> None:
+        for key in [key for key, each in self._sides.items() if each is side]:
+            del self._sides[key]
+        if isinstance(side, _Origin):
+            self._admitted.discard(side)
+        leaving = asyncio.get_running_loop().create_task(side.close())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
