@@ -116,6 +116,7 @@ OPEN: Final = {
     "payload",
     "user_info",
     "variables",
+    "web",
 }
 """Members whose value is the caller's own, of whatever shape."""
 

@@ -70,6 +70,10 @@ def send(
         str | None,
         typer.Option(help="Members of FCM's object android, a JSON object; for Android alone."),
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(help="Members of a browser's notification, a JSON object; for Web Push."),
+    ] = None,
     collapse_id: Annotated[
         str | None, typer.Option(help="Replaces an earlier notification with the same id.")
     ] = None,
@@ -130,6 +134,7 @@ def send(
         "user_info": read_pairs("--data", data) or None,
         "payload": None if payload is None else read_json(payload.encode(), "--payload"),
         "android": None if android is None else read_json(android.encode(), "--android"),
+        "web": None if web is None else read_json(web.encode(), "--web"),
         "collapse_id": collapse_id,
         "ttl": ttl,
         "silent": silent or None,

@@ -13,6 +13,7 @@ from . import languages as speech
 from . import values
 from .android import read_android
 from .values import CriticalSound
+from .web import read_web
 
 Reader = Callable[[str, Any], Any]
 InterruptionLevel = Literal["passive", "active", "time-sensitive", "critical"]
@@ -76,6 +77,7 @@ _READERS: Final[Mapping[str, Reader]] = MappingProxyType(
         "languages": speech.read_languages,
         "payload": values.raw_payload,
         "android": read_android,
+        "web": read_web,
         **dict.fromkeys(_TEXTS, values.text),
         **dict.fromkeys(("title_loc_args", "subtitle_loc_args", "loc_args"), values.texts),
         **dict.fromkeys(_FLAGS, values.flag),
@@ -164,6 +166,7 @@ class Notification:
     user_info: Mapping[str, Any] = field(default_factory=dict, hash=False)
     payload: Mapping[str, Any] | None = field(default=None, hash=False)
     android: Mapping[str, Any] | None = field(default=None, hash=False)
+    web: Mapping[str, Any] | None = field(default=None, hash=False)
     priority: Literal[1, 5, 10] | None = None
     push_type: PushType | None = None
     expires_at: int | None = None

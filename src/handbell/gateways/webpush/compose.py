@@ -181,7 +181,7 @@ def _shown(notification: Notification, app: App, notification_id: str) -> dict[s
         "renotify": is_announced or None,
         "image": notification.image_url,
     }
-    shown = {name: value for name, value in members.items() if value is not None}
+    shown: dict[str, Any] = {name: value for name, value in members.items() if value is not None}
     for name, value in (notification.web or {}).items():
         if name != "mutable":
             _check_hatch(notification, name, value)

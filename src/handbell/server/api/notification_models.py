@@ -95,6 +95,11 @@ class NotificationContent(BaseModel):
         description="Members of FCM's object `android`, for Android alone",
         examples=[{"notification": {"channel_id": "orders"}}],
     )
+    web: dict[str, Any] | None = Field(
+        default=None,
+        description="Members of a browser's notification, for Web Push alone",
+        examples=[{"icon": "/bell.png", "actions": [{"action": "track", "title": "Track"}]}],
+    )
     priority: Literal[1, 5, 10] | None = None
     push_type: str | None = None
     expires_at: Instant = None
