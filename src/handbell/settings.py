@@ -29,11 +29,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ._mail import read_mail
+from ._mail import mailbox, read_mail
 from ._paths import expanded, is_explicit_path, is_file
 from ._proxy import Proxies, read_exceptions
 from ._text import parse_fault
 from .errors import SettingsError
+from .services.webpush.hosts import PushHosts
 
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
@@ -155,6 +156,20 @@ def _proxy(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _push_hosts(text: str) -> str:
+    PushHosts.read(text)
+    return text
+
+
+def _vapid_subject(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if parts.scheme == "mailto":
+        read_mail(parts.path)
+    elif parts.scheme != "https" or not parts.hostname:
+        raise ValueError("it must look like mailto:push@example.com or https://example.com/contact")
+    return text.strip()
+
+
 def _exceptions(text: str) -> str:
     read_exceptions(text)
     return text
@@ -234,6 +249,18 @@ class Settings(BaseSettings):
         default="",
         description="Hosts and networks that are asked without the proxy, separated by commas; a "
         "name covers all below it.",
+    )
+    web_push_hosts: Annotated[str, AfterValidator(_push_hosts)] = Field(
+        default="known",
+        description="Push services that browsers' subscriptions may name, separated by commas, "
+        "besides those of Apple, Google, Microsoft and Mozilla: hosts, *.example.com for any below "
+        "one, host:port for another port than 443; any for every public host.",
+    )
+    vapid_subject: Annotated[str, AfterValidator(_vapid_subject)] | None = Field(
+        default=None,
+        description="Whom a push service for browsers may write to about what is sent: "
+        "mailto:push@example.com or https://example.com/contact. Without it: the sender of mails, "
+        "or the public URL.",
     )
     connect_timeout: Seconds = Field(
         default=10.0,
@@ -365,6 +392,15 @@ class Settings(BaseSettings):
     def proxies(self) -> Proxies:
         """Return the proxies for push services."""
         return self._proxies(self.proxy)
+
+    @property
+    def web_push_contact(self) -> str | None:
+        """Return the subject of VAPID tokens; None where nothing names one."""
+        if self.vapid_subject is not None:
+            return self.vapid_subject
+        if self.mail_from is not None:
+            return f"mailto:{mailbox(read_mail(self.mail_from))}"
+        return self.public_url if self.public_url.startswith("https://") else None
 
     @property
     def webhook_proxies(self) -> Proxies:

@@ -204,6 +204,11 @@ def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
         ("no_proxy", "push.example.com:99999"),
         ("mail_from", "nobody"),
         ("sign_in_hours", "0"),
+        ("web_push_hosts", "https://push.example.com"),
+        ("web_push_hosts", "push.example.com:99999"),
+        ("vapid_subject", "push@example.com"),
+        ("vapid_subject", "mailto:nobody"),
+        ("vapid_subject", "http://example.com"),
     ],
 )
 def test_a_setting_of_the_server_is_checked(
@@ -224,6 +229,8 @@ def test_a_setting_of_the_server_is_checked(
         ("root_path", "/", ""),
         ("trusted_proxies", "10.0.0.0/8, ::1", "10.0.0.0/8, ::1"),
         ("mail_from", " push@example.com ", "push@example.com"),
+        ("vapid_subject", " mailto:push@example.com ", "mailto:push@example.com"),
+        ("vapid_subject", "https://example.com/contact", "https://example.com/contact"),
     ],
 )
 def test_a_setting_of_the_server_is_read(
@@ -232,6 +239,30 @@ def test_a_setting_of_the_server_is_read(
     """What can be used arrives in one form."""
     monkeypatch.setenv(variable(name), value)
     assert getattr(Settings.load(), name) == read
+
+
+@pytest.mark.parametrize(
+    ("given", "contact"),
+    [
+        ({}, None),
+        ({"public_url": "http://push.example.com"}, None),
+        ({"public_url": "https://push.example.com"}, "https://push.example.com"),
+        (
+            {"public_url": "https://push.example.com", "mail_from": "push@bücher.example"},
+            "mailto:push@xn--bcher-kva.example",
+        ),
+        (
+            {"vapid_subject": "https://example.com", "mail_from": "push@example.com"},
+            "https://example.com",
+        ),
+    ],
+    ids=["nothing", "plain-http", "public-url", "sender-of-mails", "subject"],
+)
+def test_push_services_have_somebody_to_write_to(
+    given: dict[str, str], contact: str | None
+) -> None:
+    """The subject is set, or else the sender of mails, or else the public URL."""
+    assert Settings.load(**given).web_push_contact == contact
 
 
 def test_no_secret_is_shown() -> None:
