@@ -2,76 +2,25 @@
 
 import contextlib
 import json
-import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
-import jwt
 import pytest
+from tests.fcm import HELLO, FcmClient, code_of, fields_of
 
-from handbell.services.fcm.protocol import GRANT_TYPE, SCOPE
 from handbell.twin.fcm.codes import CODES, OAUTH_ERRORS
 from handbell.twin.phone import Phone
-from handbell.twin.threaded import RunningTwin, start_twin
+from handbell.twin.threaded import start_twin
 
 PROJECT = "shop-4711"
-HELLO = {"notification": {"title": "Hello", "body": "It rings"}}
 
 
-@dataclass
-class Stand:
-    """A twin with one project, whose clock stands until it is set, and a client."""
+class Stand(FcmClient):
+    """A client of one project, and the clock that it shares with the twin."""
 
-    twin: RunningTwin
-    account: dict[str, str]
-    client: httpx.Client
-    began: float
-    ahead: list[float] = field(default_factory=lambda: [0.0])
-    issued: dict[tuple[str, float], str] = field(default_factory=dict)
-
-    def assertion(self, *, key: str | None = None, **changes: Any) -> str:
-        """Return a signed assertion of the account; ``changes`` are claims, None leaves one out."""
-        now = int(self.began + self.ahead[0])
-        claims = {
-            "iss": self.account["client_email"],
-            "scope": SCOPE,
-            "aud": self.account["token_uri"],
-            "iat": now,
-            "exp": now + 3600,
-        } | changes
-        said = {name: value for name, value in claims.items() if value is not None}
-        headers = {"kid": self.account["private_key_id"]}
-        return jwt.encode(said, key or self.account["private_key"], "RS256", headers=headers)
-
-    def ask_token(self, assertion: str, grant: str = GRANT_TYPE) -> httpx.Response:
-        """Ask for an access token."""
-        form = {"grant_type": grant, "assertion": assertion}
-        return self.client.post(self.twin.oauth_url, data=form)
-
-    def access_token(self, **changes: Any) -> str:
-        """Return a valid access token."""
-        return str(self.ask_token(self.assertion(**changes)).json()["access_token"])
-
-    def _own_token(self) -> str:
-        """Return an access token of the account, the same while the clock stands."""
-        key = (self.account["client_email"], self.ahead[0])
-        if key not in self.issued:
-            self.issued[key] = self.access_token()
-        return self.issued[key]
-
-    def post(
-        self, message: Any, *, access: str | None = None, project: str = PROJECT, **more: Any
-    ) -> httpx.Response:
-        """Post a message."""
-        token = self._own_token() if access is None else access
-        return self.client.post(
-            f"{self.twin.fcm_url}/v1/projects/{project}/messages:send",
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            json={"message": message, **more},
-        )
+    ahead: ClassVar[list[float]] = [0.0]
 
     def phone(self, **details: Any) -> Phone:
         """Return a new Android phone."""
@@ -82,16 +31,17 @@ class Stand:
 def stand(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stand]:
-    """Run a twin for the file."""
-    ahead, began = [0.0], time.time()
-    folder = tmp_path_factory.mktemp("twin")
-    with start_twin(folder, now=lambda: began + ahead[0]) as twin:
-        account = json.loads(twin.make_service_account(PROJECT))
-        tls = ssl.create_default_context(cafile=str(twin.ca_file))
-        with httpx.Client(
-            http1=not request.param, http2=request.param, verify=tls, trust_env=False
-        ) as client:
-            yield Stand(twin, account, client, began, ahead)
+    """Run a twin for the file, whose clock stands until it is set."""
+    began, folder = time.time(), tmp_path_factory.mktemp("twin")
+
+    def now() -> float:
+        return began + Stand.ahead[0]
+
+    with (
+        start_twin(folder, now=now) as twin,
+        Stand.of(twin, PROJECT, http2=request.param, now=now) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(autouse=True)
@@ -99,19 +49,6 @@ def _clean(stand: Stand) -> Iterator[None]:
     yield
     stand.ahead[0] = 0.0
     stand.twin.clear_faults()
-
-
-def code_of(answer: httpx.Response) -> str | None:
-    """Return FCM's own code in an answer."""
-    details = answer.json()["error"].get("details", [])
-    return next((str(one["errorCode"]) for one in details if "FcmError" in one["@type"]), None)
-
-
-def fields_of(answer: httpx.Response) -> list[str]:
-    """Return the fields that an answer finds fault with."""
-    details = answer.json()["error"].get("details", [])
-    violations = [one["fieldViolations"] for one in details if "BadRequest" in one["@type"]]
-    return [str(one.get("field", "")) for listed in violations for one in listed]
 
 
 def test_an_access_token_and_a_message(stand: Stand) -> None:

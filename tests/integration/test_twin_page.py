@@ -137,15 +137,42 @@ def test_the_state_is_all_that_the_page_shows(twin: RunningTwin) -> None:
     """Addresses, apps, phones, requests, faults, keys and Apple's reasons."""
     state = ask(twin, "GET", "/api/state")[1]
     assert sorted(state) == sorted(
-        ["address", "apps", "faults", "keys", "links", "phones", "reasons", "requests"]
+        [
+            *("address", "apps", "faults", "keys", "links", "phones", "reasons", "requests"),
+            "service_accounts",
+        ]
     )
     assert state["address"]["page_url"] == twin.page_url
     assert {"id": APP, "name": "My App"} in state["apps"]
     assert {
+        "service": "apns",
         "name": "BadPath",
         "status": 404,
         "meaning": "the path is not valid",
     } in state["reasons"]
+    assert {reason["service"] for reason in state["reasons"]} == {"apns", "fcm", "oauth"}
+
+
+def test_an_android_phone_is_made_and_its_channels_switched(twin: RunningTwin) -> None:
+    """A phone of the platform android has a registration token, and the channels of its app."""
+    wishes = {"platform": "android", "project": "shop-4711", "channels": ["orders", "a/b"]}
+    status, made = ask(twin, "POST", "/api/phones", wishes)
+    assert (status, made["service"], made["platform"]) == (201, "fcm", "android")
+    assert ":APA91b" in made["token"]
+    path = f"/api/phones/{made['id']}/channels"
+    status, changed = ask(twin, "PATCH", f"{path}/{quote('a/b', safe='')}", {"is_on": False})
+    assert (status, [one["is_on"] for one in changed["channels"]]) == (200, [True, False])
+    assert ask(twin, "PATCH", f"{path}/none", {"is_on": False})[0] == 404
+
+
+def test_a_service_account_is_made(twin: RunningTwin) -> None:
+    """Its key file comes out once; the state names the account alone."""
+    status, file = ask(twin, "POST", "/api/service-accounts", {"project": "shop-4711"})
+    assert (status, file["type"], file["project_id"]) == (201, "service_account", "shop-4711")
+    state = ask(twin, "GET", "/api/state")[1]
+    told = {"client_email": file["client_email"], "project": "shop-4711"}
+    assert told in state["service_accounts"]
+    assert "PRIVATE" not in json.dumps(state)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +189,9 @@ def test_the_state_is_all_that_the_page_shows(twin: RunningTwin) -> None:
         ("PATCH", "/api/phones/none", {}, 404, "phone"),
         ("POST", "/api/faults", {"kind": "boom"}, 400, "boom"),
         ("POST", "/api/faults", {"self": 1}, 400, "self"),
+        ("POST", "/api/phones", {"platform": "palm"}, 400, "palm"),
+        ("POST", "/api/phones", {"platform": "android", "channels": "x"}, 400, "channels"),
+        ("POST", "/api/service-accounts", {"project": "My Shop"}, 400, "Google project"),
         ("POST", "/api/keys", {"team_id": "T"}, 400, "key_id"),
         ("POST", "/api/keys", {"team_id": "T", "key_id": "K", "key": "no"}, 400, "P-256"),
         ("GET", "/api/nothing", None, 404, "Not Found"),

@@ -7,6 +7,7 @@ A JSON API, one stream of server-sent events, and the static page. It refuses fo
 import asyncio
 import importlib.resources
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -28,22 +29,35 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handbell._text import nearest
 from handbell.errors import HandbellError
 from handbell.http_server.server import HttpServer
 from handbell.services.apns.reasons import REASONS
 
+from .fcm.codes import CODES, OAUTH_ERRORS
 from .phone import Card, Phone
+from .phones import DEFAULT_PROJECT
+from .posted import read_flag, read_object, read_text, read_texts, read_whole
 from .state import TwinState
 
 SHOWN_REQUESTS: Final = 200
 """The number of recent requests that the page loads at first."""
 
-_MAX_BODY_BYTES: Final = 65_536
 _HEARTBEAT_SECONDS: Final = 15.0
 _GRACE_SECONDS: Final = 1.0
 _CHANGES: Final = frozenset({"POST", "PATCH", "PUT", "DELETE"})
-_PHONE_FIELDS: Final = ("name", "mail", "app", "side", "is_on", "appearance")
+_PHONE_FIELDS: Final = (
+    "name",
+    "mail",
+    "app",
+    "platform",
+    "side",
+    "is_on",
+    "appearance",
+    "project",
+    "package",
+    "channels",
+)
+_PROJECT: Final = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _UNSHOWN: Final = ("pid", "page_token")
 _ASKS_FOR_LINK: Final = (
     "An app asks for proof, so this page wants the token of its link: open the link that the twin "
@@ -76,12 +90,16 @@ def page_application(twin: TwinState, *, port: int) -> Starlette:
             Route("/api/phones/{phone}", api.change_phone, methods=["PATCH"]),
             Route("/api/phones/{phone}", api.remove_phone, methods=["DELETE"]),
             Route("/api/phones/{phone}/open", api.open_app, methods=["POST"]),
+            Route(
+                "/api/phones/{phone}/channels/{channel:path}", api.set_channel, methods=["PATCH"]
+            ),
             Route("/api/phones/{phone}/cards/{card:path}/open", api.open_card, methods=["POST"]),
             Route("/api/phones/{phone}/cards/{card:path}", api.dismiss_card, methods=["DELETE"]),
             Route("/api/faults", api.make_fault, methods=["POST"]),
             Route("/api/faults", api.clear_faults, methods=["DELETE"]),
             Route("/api/faults/{fault}", api.remove_fault, methods=["DELETE"]),
             Route("/api/keys", api.add_key, methods=["POST"]),
+            Route("/api/service-accounts", api.make_service_account, methods=["POST"]),
         ],
         middleware=[Middleware(_Guard, twin=twin, port=port)],
         exception_handlers={HTTPException: _refuse, HandbellError: _refuse},
@@ -178,23 +196,27 @@ class _Api:
         return _answer([phone.to_dict() for phone in self._twin.phones.values()])
 
     async def make_phone(self, request: Request) -> Response:
-        posted = await _read(request, _PHONE_FIELDS)
+        posted = await read_object(request, _PHONE_FIELDS)
         phone = self._twin.add_phone(
-            _text(posted, "name"),
-            mail=_text(posted, "mail"),
-            app=_text(posted, "app"),
-            side=_text(posted, "side") or "production",
-            is_on=_flag(posted, "is_on", default=True),
+            read_text(posted, "name"),
+            mail=read_text(posted, "mail"),
+            app=read_text(posted, "app"),
+            platform=read_text(posted, "platform") or "ios",
+            side=read_text(posted, "side") or "production",
+            is_on=read_flag(posted, "is_on", default=True),
+            project=read_text(posted, "project"),
+            package=read_text(posted, "package"),
+            channels=read_texts(posted, "channels"),
         )
         return _answer(phone.to_dict(), 201)
 
     async def change_phone(self, request: Request) -> Response:
         phone = self._phone(request)
-        posted = await _read(request, ("is_on", "badge"))
+        posted = await read_object(request, ("is_on", "badge"))
         if "badge" in posted:
-            phone = self._twin.set_badge(phone, _whole(posted, "badge"))
+            phone = self._twin.set_badge(phone, read_whole(posted, "badge"))
         if "is_on" in posted:
-            phone = self._twin.switch(phone, is_on=_flag(posted, "is_on", default=True))
+            phone = self._twin.switch(phone, is_on=read_flag(posted, "is_on", default=True))
         return _answer(phone.to_dict())
 
     async def remove_phone(self, request: Request) -> Response:
@@ -203,6 +225,15 @@ class _Api:
 
     async def open_app(self, request: Request) -> Response:
         return _answer(self._twin.open_app(self._phone(request)).to_dict())
+
+    async def set_channel(self, request: Request) -> Response:
+        phone = self._phone(request)
+        channel = request.path_params["channel"]
+        if channel not in {one.id for one in phone.channels}:
+            raise HTTPException(404, "The app has no such channel.")
+        posted = await read_object(request, ("is_on",))
+        changed = self._twin.set_channel(phone, channel, read_flag(posted, "is_on", default=True))
+        return _answer(changed.to_dict())
 
     async def open_card(self, request: Request) -> Response:
         phone, card = self._card(request)
@@ -213,7 +244,7 @@ class _Api:
         return _answer(self._twin.dismiss_card(phone, card.id).to_dict())
 
     async def make_fault(self, request: Request) -> Response:
-        return _answer(self._twin.faults.ask(await _read(request)).to_dict(), 201)
+        return _answer(self._twin.faults.ask(await read_object(request)).to_dict(), 201)
 
     async def remove_fault(self, request: Request) -> Response:
         if not self._twin.faults.remove(request.path_params["fault"]):
@@ -225,12 +256,25 @@ class _Api:
         return Response(status_code=204)
 
     async def add_key(self, request: Request) -> Response:
-        posted = await _read(request, ("team_id", "key_id", "key"))
-        team_id, key_id, key = (_text(posted, field) for field in ("team_id", "key_id", "key"))
+        posted = await read_object(request, ("team_id", "key_id", "key"))
+        team_id, key_id, key = (read_text(posted, field) for field in ("team_id", "key_id", "key"))
         if not (team_id and key_id and key):
             raise HTTPException(400, "A key needs team_id, key_id and key (PEM).")
         self._twin.add_key(team_id, key_id, key)
         return _answer({"team_id": team_id, "key_id": key_id}, 201)
+
+    async def make_service_account(self, request: Request) -> Response:
+        posted = await read_object(request, ("project", "is_direct"))
+        project = read_text(posted, "project") or DEFAULT_PROJECT
+        if not _PROJECT.fullmatch(project):
+            raise HTTPException(
+                400,
+                f"{project!r} is no id of a Google project: 6 to 30 lower-case letters, digits and "
+                "hyphens, a letter first.",
+            )
+        is_direct = read_flag(posted, "is_direct", default=False)
+        file = self._twin.make_service_account(project, is_direct=is_direct)
+        return _answer(json.loads(file), 201)
 
     def _phone(self, request: Request) -> Phone:
         phone = self._twin.phones.get(request.path_params["phone"])
@@ -257,11 +301,29 @@ def state(twin: TwinState) -> dict[str, Any]:
         "requests": [request.to_dict() for request in twin.requests[:SHOWN_REQUESTS]],
         "faults": [fault.to_dict() for fault in twin.faults],
         "keys": [{"team_id": team_id, "key_id": key_id} for team_id, key_id in twin.keys],
-        "reasons": [
-            {"name": reason.name, "status": reason.status, "meaning": reason.meaning}
-            for reason in REASONS.values()
+        "service_accounts": [
+            {"client_email": account.client_email, "project": account.project}
+            for account in twin.service_accounts
         ],
+        "reasons": _reasons(),
     }
+
+
+def _reasons() -> list[dict[str, Any]]:
+    """Return what each service answers with, for the faults: Apple's table, FCM's and OAuth's."""
+    apple = [
+        {"service": "apns", "name": one.name, "status": one.status, "meaning": one.meaning}
+        for one in REASONS.values()
+    ]
+    google = [
+        {"service": "fcm", "name": one.name, "status": one.status, "meaning": one.message}
+        for one in CODES.values()
+    ]
+    oauth = [
+        {"service": "oauth", "name": name, "status": status, "meaning": "no access token"}
+        for name, status in OAUTH_ERRORS.items()
+    ]
+    return [*apple, *google, *oauth]
 
 
 async def _events(twin: TwinState) -> AsyncIterator[str]:
@@ -297,45 +359,3 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return _error(error.status_code, error.detail)
     return _error(400, str(error))
-
-
-async def _read(request: Request, known: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the posted JSON object; an unknown field is refused with the nearest known one."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise HTTPException(413, f"The request is over {_MAX_BODY_BYTES} bytes.")
-    try:
-        posted = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        posted = None
-    if not isinstance(posted, dict):
-        raise HTTPException(400, "The request is not a JSON object.")
-    for field in posted:
-        if known and field not in known:
-            meant = nearest(field, known)
-            hint = f" Did you mean {meant!r}?" if meant else ""
-            raise HTTPException(400, f"There is no field {field!r} here.{hint}")
-    return posted
-
-
-def _text(posted: dict[str, Any], field: str) -> str | None:
-    value = posted.get(field)
-    if value is not None and not isinstance(value, str):
-        raise HTTPException(400, f"{field!r} has to be a text.")
-    return value.strip() or None if value else None
-
-
-def _flag(posted: dict[str, Any], field: str, *, default: bool) -> bool:
-    value = posted.get(field, default)
-    if not isinstance(value, bool):
-        raise HTTPException(400, f"{field!r} has to be true or false.")
-    return value
-
-
-def _whole(posted: dict[str, Any], field: str) -> int:
-    value = posted.get(field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise HTTPException(400, f"{field!r} has to be a whole number, 0 or more.")
-    return value

@@ -157,6 +157,7 @@ def _card(
         body=_words(shown, "body"),
         image_url=as_text(shown.get("image")),
         url=as_text(data.get("url")) or (action if _URL.fullmatch(action) else None),
+        actions=(action,) if action and not _URL.fullmatch(action) else (),
         sound=as_text(shown.get("sound")) or ("default" if shown.get("default_sound") else None),
         interruption_level=_LEVELS.get(priority, "active"),
         shown_at=int(now * 1000),

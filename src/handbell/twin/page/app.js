@@ -1,5 +1,6 @@
 /** Puts the page together: the live state, the phones, the inspector, and what people do. */
 
+import { AndroidView } from "./android.js";
 import { api, listen } from "./api.js";
 import { ConnectPanel } from "./connect.js";
 import { askForPhone, askToRemove } from "./dialogs.js";
@@ -41,13 +42,15 @@ const phoneActions = {
   dismiss: (phone, card) => attempt(api.dismissCard(phone.id, card.id)),
   switch: (phone, isOn) => attempt(api.changePhone(phone.id, { is_on: isOn })),
   openApp: (phone) => attempt(api.openApp(phone.id)),
+  setChannel: (phone, channel, isOn) => attempt(api.setChannel(phone.id, channel.id, isOn)),
   remove: async (phone) => (await askToRemove(phone)) && attempt(api.removePhone(phone.id)),
 };
 
 function showPhones() {
   const phones = [...store.phones.values()];
   follow(byId("phones"), phones, (phone) => phone.id, (phone) => {
-    const view = new PhoneView(phone, phoneActions);
+    const View = phone.platform === "android" ? AndroidView : PhoneView;
+    const view = new View(phone, phoneActions);
     phoneViews.set(phone.id, view);
     return view;
   });
@@ -136,6 +139,13 @@ function setUpTheme() {
   show();
 }
 
+/** Make a service account; it is listed at once. */
+async function addAccount(wishes) {
+  const file = await attempt(api.makeServiceAccount(wishes));
+  if (file) store.addAccount(file);
+  return file;
+}
+
 function setUpAdding() {
   const ask = () => askForPhone(store.apps, api.addPhone);
   byId("add-phone").addEventListener("click", ask);
@@ -144,7 +154,7 @@ function setUpAdding() {
 
 store.subscribe(showPhones);
 new Inspector(store);
-new ConnectPanel(store);
+new ConnectPanel(store, { makeServiceAccount: addAccount });
 new FaultsPanel(store, {
   add: api.addFault,
   remove: (fault) => attempt(api.removeFault(fault.id)),

@@ -2,20 +2,23 @@
 
 import { byId, copyButton, el } from "./dom.js";
 
+const USUAL_PROJECT = "handbell-twin";
+
 const MAIL = "test@4d.com";
 const PLAIN_WORD = /^[\w.+@-]+$/;
 
 /** Draw the first steps and the addresses anew whenever what they name has changed. */
 export class ConnectPanel {
-  constructor(store) {
+  constructor(store, { makeServiceAccount }) {
     this.store = store;
+    this.makeServiceAccount = makeServiceAccount;
     store.subscribe(() => this.update());
   }
 
   update() {
-    const { address, keys, apps, phones } = this.store;
+    const { accounts, address, keys, apps, phones } = this.store;
     const mail = [...phones.values()].find((phone) => phone.mail)?.mail ?? MAIL;
-    const drawn = JSON.stringify([address, keys, apps, mail]);
+    const drawn = JSON.stringify([accounts, address, keys, apps, mail]);
     if (this.drawn === drawn) return;
     this.drawn = drawn;
     byId("first-steps").replaceChildren(
@@ -26,13 +29,43 @@ export class ConnectPanel {
     byId("panel-connect").replaceChildren(
       el("h2", { text: "Send a notification" }),
       ...snippets(mail),
-      el("h2", { text: "Any other APNs client" }),
-      el("p", { class: "hint", text: "Give it one of these addresses instead of Apple’s, and this authority to trust." }),
+      el("h2", { text: "Any other client" }),
+      el("p", { class: "hint", text: "Give it one of these addresses instead of Apple’s or Google’s, and this authority to trust." }),
       addresses(address),
+      ...this.#account(),
       ...known("Keys it accepts", keys.map(({ key_id: key, team_id: team }) => `${key}, team ${team}`)),
+      ...known("Service accounts it accepts", accounts.map(({ client_email: email, project }) => `${email}, project ${project}`)),
       ...known("Apps", apps.map(({ id, name }) => `${name}, ${id}`)),
     );
   }
+
+  /** A form that makes a service account and hands its key file over as a download. */
+  #account() {
+    const project = el("input", { name: "project", autocomplete: "off", spellcheck: "false", maxlength: "30", value: this.store.accounts[0]?.project ?? USUAL_PROJECT });
+    const form = el(
+      "form",
+      { class: "form account-form", "aria-label": "New service account" },
+      el("label", { class: "field" }, el("span", { text: "Google project" }), project),
+      el("button", { type: "submit", class: "button", text: "Download a key file" }),
+    );
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const file = await this.makeServiceAccount({ project: project.value.trim() });
+      if (file) download(`${file.project_id}-twin.json`, file);
+    });
+    return [
+      el("h2", { text: "A service account" }),
+      el("p", { class: "hint", text: "A key file as Google’s console gives it. Only this twin knows the account." }),
+      form,
+    ];
+  }
+}
+
+function download(name, content) {
+  const blob = new Blob([`${JSON.stringify(content, null, 2)}\n`], { type: "application/json" });
+  const address = URL.createObjectURL(blob);
+  el("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address));
 }
 
 function snippets(mail) {
@@ -66,8 +99,12 @@ const quoted = (word) => (PLAIN_WORD.test(word) ? word : `'${word.replaceAll("'"
 
 function addresses(address) {
   const facts = [
-    ["Production", address.production_url],
-    ["Development", address.development_url],
+    ["APNs, production", address.production_url],
+    ["APNs, development", address.development_url],
+    ["FCM", address.fcm_url],
+    ["FCM’s access tokens", address.oauth_url],
+    ["Web Push", address.webpush_url],
+    ["For a browser", address.webpush_socket_url],
     ["Authority", address.ca_file],
   ];
   const rows = facts.filter(([, value]) => value).map(([name, value]) =>

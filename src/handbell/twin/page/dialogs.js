@@ -2,6 +2,8 @@
 
 import { byId, el, write } from "./dom.js";
 
+const GONE = { apns: "410 Unregistered", fcm: "404 UNREGISTERED", webpush: "410 Gone" };
+
 /** Open the form for a new phone; `add(wishes)` is called until it succeeds or is cancelled. */
 export function askForPhone(apps, add) {
   const dialog = byId("phone-dialog");
@@ -10,6 +12,8 @@ export function askForPhone(apps, add) {
   showError(null);
   byId("phone-app-field").hidden = apps.length < 2;
   form.elements.app.replaceChildren(...apps.map(({ id, name }) => el("option", { value: id, text: `${name} (${id})` })));
+  form.onchange = () => showPlatform(form);
+  showPlatform(form);
   byId("phone-cancel").onclick = () => dialog.close();
   form.onsubmit = async (event) => {
     event.preventDefault();
@@ -21,6 +25,13 @@ export function askForPhone(apps, add) {
     }
   };
   dialog.showModal();
+}
+
+/** What only one kind of phone has is asked for that kind alone. */
+function showPlatform(form) {
+  const isAndroid = form.elements.platform.value === "android";
+  byId("phone-side-field").hidden = byId("phone-side-field").disabled = isAndroid;
+  byId("phone-project-field").hidden = form.elements.project.disabled = !isAndroid;
 }
 
 function readWishes(form) {
@@ -39,7 +50,7 @@ export function askToRemove(phone) {
   const dialog = byId("remove-dialog");
   write(
     byId("remove-dialog-text"),
-    `${phone.app_name} is uninstalled from ${phone.name}. From then on its device token answers 410 Unregistered.`,
+    `${phone.app_name} is uninstalled from ${phone.name}. From then on its token answers ${GONE[phone.service]}.`,
   );
   dialog.returnValue = "keep";
   dialog.showModal();

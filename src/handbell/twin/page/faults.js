@@ -4,7 +4,7 @@ import { byId, el, follow, icon, write } from "./dom.js";
 import { showCount } from "./inspector.js";
 
 const KINDS = {
-  answer: { name: "Answer with a reason", does: "Refuses the push as Apple does.", fields: ["reason", "status", "retry_after"] },
+  answer: { name: "Answer with a reason", does: "Refuses the push as its service does.", fields: ["reason", "status", "retry_after"] },
   "cut-answer": { name: "Cut an answer", does: "Begins an answer, and resets the stream in the middle of its body.", fields: ["reason", "status", "retry_after"] },
   slow: { name: "Answer slowly", does: "Handles the push, and answers late.", fields: ["seconds"] },
   silence: { name: "Never answer", does: "Takes the request and stays silent.", fields: ["delivers"] },
@@ -16,7 +16,14 @@ const KINDS = {
 };
 const WHOLE = ["count", "after", "status", "retry_after", "limit"];
 const USUAL_REASON = "Unregistered";
-const SIDES = ["production", "development"];
+const SIDES = {
+  production: "The production side",
+  development: "The development side",
+  fcm: "FCM",
+  oauth: "FCM’s token endpoint",
+  webpush: "Web Push",
+};
+const SERVICES = { apns: "APNs", fcm: "FCM", oauth: "FCM’s token endpoint" };
 
 export class FaultsPanel {
   constructor(store, { add, remove, removeAll }) {
@@ -68,7 +75,7 @@ export class FaultsPanel {
 
   #active() {
     this.list = el("ul", { class: "faults", "aria-label": "Active faults" });
-    this.none = el("p", { class: "hint", text: "No fault is set: the twin behaves like Apple’s service." });
+    this.none = el("p", { class: "hint", text: "No fault is set: the twin behaves like the services themselves." });
     this.clear = el("button", { type: "button", class: "button small", text: "Remove all", hidden: true });
     this.clear.addEventListener("click", () => this.actions.removeAll());
     return el("section", { class: "active-faults" }, el("div", { class: "section-head" }, el("h2", { text: "Active faults" }), this.clear), this.none, this.list);
@@ -90,16 +97,16 @@ export class FaultsPanel {
     const phone = [...this.store.phones.values()].find(({ token }) => token === fault.token);
     if (phone) return phone.name;
     if (fault.token) return `token ${fault.token.slice(0, 8)}…`;
-    return fault.side ? `the ${fault.side} side` : "any request";
+    return fault.side ? SIDES[fault.side] : "any push";
   }
 
   #targets() {
     const phones = [...this.store.phones.values()].map(({ token, name }) => [`token ${token}`, name]);
-    return [["", "Any request"], ...phones, ...SIDES.map((side) => [`side ${side}`, `The ${side} side`])];
+    return [["", "Any push"], ...phones, ...Object.entries(SIDES).map(([side, name]) => [`side ${side}`, name])];
   }
 
   #reasons() {
-    const rows = this.store.reasons.map(({ name, status, meaning }) => [name, `${status} ${name}: ${meaning}`]);
+    const rows = this.store.reasons.map(({ service, name, status, meaning }) => [name, `${status} ${name}: ${meaning}`, SERVICES[service]]);
     return this.kind.value === "goaway" ? [["", "No reason"], ...rows] : rows;
   }
 
@@ -108,7 +115,7 @@ export class FaultsPanel {
     if (select.dataset.offered === wanted) return;
     select.dataset.offered = wanted;
     const chosen = select.value;
-    select.replaceChildren(...offers.map(([value, text]) => el("option", { value, text })));
+    select.replaceChildren(...grouped(offers));
     if (offers.some(([value]) => value === chosen)) select.value = chosen;
   }
 
@@ -133,6 +140,25 @@ export class FaultsPanel {
       write(this.error, problem.message);
     }
   }
+}
+
+/** The offers as options, those of a group below its name. */
+function grouped(offers) {
+  const groups = new Map();
+  const nodes = [];
+  for (const [value, text, group] of offers) {
+    const option = el("option", { value, text });
+    if (!group) {
+      nodes.push(option);
+      continue;
+    }
+    if (!groups.has(group)) {
+      groups.set(group, el("optgroup", { label: group }));
+      nodes.push(groups.get(group));
+    }
+    groups.get(group).append(option);
+  }
+  return nodes;
 }
 
 /** What the form asks for, as the twin's API takes it; empty fields are left out. */

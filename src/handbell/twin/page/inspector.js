@@ -15,7 +15,10 @@ const WORDS = {
   refused: "Refused",
   discarded: "Discarded",
   fault: "Fault",
+  checked: "Checked",
+  token: "Access token",
 };
+const SIDES = { fcm: "FCM", oauth: "token endpoint", webpush: "Web Push" };
 
 export class Inspector {
   #open = null;
@@ -45,6 +48,8 @@ export class Inspector {
   nameOf(request) {
     const phone = this.store.phones.get(request.phone_id);
     if (phone) return phone.name;
+    if (request.side === "oauth") return SIDES.oauth;
+    if (request.side === "fcm" && !request.token) return SIDES.fcm;
     return request.phone_id ? "removed phone" : "unknown token";
   }
 
@@ -139,7 +144,8 @@ function titleOf({ payload }) {
 
 function readAlert(payload) {
   try {
-    return JSON.parse(payload)?.aps?.alert;
+    const { aps, message } = JSON.parse(payload);
+    return aps?.alert ?? { ...message?.notification, ...message?.android?.notification };
   } catch {
     return null;
   }
@@ -154,7 +160,9 @@ function detailsOf(request) {
   ];
 }
 
-function sizeBar({ size, headers }) {
+function sizeBar({ size, headers, side }) {
+  // FCM counts the keys and values of a message, not the request.
+  if (side in SIDES) return el("p", { class: "size-text", text: `${size.toLocaleString()} bytes` });
   const limit = headers["apns-push-type"] === "voip" ? MAX_VOIP_BYTES : MAX_BYTES;
   const bar = el("meter", { class: "size-bar", min: "0", max: String(limit), high: String(limit * 0.9), value: String(size), "aria-label": "Payload size" });
   bar.classList.toggle("over", size > limit);
@@ -177,9 +185,10 @@ function answerFacts(request) {
   return [
     ["status", request.status === null ? "none: the answer was lost" : String(request.status)],
     ["reason", request.reason],
-    [request.headers["apns-topic"] || request.path.startsWith("/3/") ? "apns-id" : "message", request.push_id],
+    [request.side in SIDES ? "message" : "apns-id", request.push_id],
     ["apns-unique-id", request.unique_id],
-    ["side", request.side],
+    ["side", SIDES[request.side] ?? request.side],
+    ["path", request.side in SIDES ? request.path : null],
     ["device token", request.token],
     ["received", timeOfDay(request.at)],
   ].filter(([, value]) => value);

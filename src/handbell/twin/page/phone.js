@@ -7,11 +7,10 @@ import { refreshClocks } from "./time.js";
 
 const WALLPAPERS = 5;
 const RING_MILLISECONDS = 1600;
-const CROWDED = 3;
 
 /**
  * Draws one phone and tells `actions` what its owner does: open, dismiss, switch, openApp, remove,
- * each with the phone first.
+ * setChannel, each with the phone first. This is the iPhone; others override what they draw.
  */
 export class PhoneView {
   static #made = 0;
@@ -20,19 +19,38 @@ export class PhoneView {
     this.phone = phone;
     this.actions = actions;
     this.wallpaper = PhoneView.#made++ % WALLPAPERS;
-    this.shelf = new Shelf({
+    this.shelf = this.makeShelf({
       open: (card) => actions.open(this.phone, card),
       dismiss: (card) => actions.dismiss(this.phone, card),
     });
     this.heading = el("h2", { class: "phone-name", id: `name-${phone.id}` });
     this.root = el(
       "article",
-      { class: "phone", "data-phone": phone.id, "aria-labelledby": this.heading.id },
+      { class: "phone", "data-phone": phone.id, "data-platform": phone.platform, "aria-labelledby": this.heading.id },
       this.#label(),
       this.#device(),
       this.#facts(),
     );
     refreshClocks(this.root);
+  }
+
+  makeShelf(actions) {
+    return new Shelf(actions);
+  }
+
+  /** What the screen shows besides the notifications and the app that is gone, from top to bottom. */
+  get parts() {
+    const lock = el(
+      "div",
+      { class: "lock", "aria-hidden": "true" },
+      el("span", { class: "lock-date", "data-date": true }),
+      el("span", { class: "lock-clock", "data-clock": true }),
+    );
+    return { above: [statusBar(), lock], below: [this.dock()] };
+  }
+
+  get goneText() {
+    return "The push service has answered 410: the token is not valid any more. Opened, the app registers with a new one.";
   }
 
   #label() {
@@ -54,30 +72,25 @@ export class PhoneView {
       "div",
       { class: "gone", hidden: true },
       this.goneTitle,
-      el("p", { text: "The push service has answered 410: the token is not valid any more. Opened, the app registers with a new one." }),
+      el("p", { text: this.goneText }),
       this.again,
     );
+    const { above, below } = this.parts;
     this.screen = el(
       "div",
       { class: `screen wallpaper-${this.wallpaper}` },
-      statusBar(),
-      el(
-        "div",
-        { class: "lock", "aria-hidden": "true" },
-        el("span", { class: "lock-date", "data-date": true }),
-        el("span", { class: "lock-clock", "data-clock": true }),
-      ),
+      ...above,
       this.shelf.root,
       this.quiet,
       this.gone,
-      this.#dock(),
+      ...below,
     );
     this.dark = el("div", { class: "dark", hidden: true }, icon("moon"), el("span", { text: "Off" }), this.waiting);
     this.device = el("div", { class: "device" }, this.screen, this.dark);
     return this.device;
   }
 
-  #dock() {
+  dock() {
     this.badge = el("span", { class: "badge", hidden: true });
     this.app = el("button", { type: "button", class: "dock-app" }, appIcon(this.phone, "dock-icon"), this.badge);
     this.app.addEventListener("click", () => this.actions.openApp(this.phone));
@@ -94,8 +107,21 @@ export class PhoneView {
       "footer",
       { class: "phone-facts" },
       el("p", {}, this.side, this.appId),
-      el("p", { class: "fact-line" }, this.token, copyButton(() => this.phone.token, "Copy the device token")),
+      el("p", { class: "fact-line" }, this.token, copyButton(() => this.phone.token, this.copyText)),
     );
+  }
+
+  get sideText() {
+    return this.phone.side;
+  }
+
+  /** How many notifications leave room for a large clock. */
+  get roomy() {
+    return 3;
+  }
+
+  get copyText() {
+    return "Copy the device token";
   }
 
   update(phone) {
@@ -103,8 +129,8 @@ export class PhoneView {
     this.phone = phone;
     write(this.heading, phone.name);
     write(this.mail, phone.mail ?? "no mail address");
-    write(this.side, phone.side);
-    write(this.appId, phone.app);
+    write(this.side, this.sideText);
+    write(this.appId, phone.package ?? phone.app);
     write(this.token, phone.token);
     this.token.title = phone.token;
     this.bin.setAttribute("aria-label", `Remove ${phone.name}`);
@@ -120,7 +146,7 @@ export class PhoneView {
     const { cards } = this.phone;
     this.shelf.update(this.phone);
     this.quiet.hidden = cards.length > 0 || this.phone.is_gone;
-    this.screen.toggleAttribute("data-crowded", cards.length > CROWDED);
+    this.screen.toggleAttribute("data-crowded", cards.length > this.roomy);
   }
 
   #showPower() {
@@ -149,7 +175,12 @@ export class PhoneView {
     this.badge.hidden = !badge;
     write(this.badge, badge > 999 ? "999+" : String(badge ?? ""));
     this.app.setAttribute("aria-label", badge ? `${name}, badge ${badge}: open the app` : `${name}: open the app`);
-    this.app.title = badge ? "Open the app: clears its badge" : "Open the app: it registers itself";
+    this.app.title = badge && !this.keepsBadge ? "Open the app: clears its badge" : "Open the app: it registers itself";
+  }
+
+  /** Whether the badge counts the notifications, so that opening the app leaves it. */
+  get keepsBadge() {
+    return false;
   }
 
   /** Swing the small bell on top of the screen for a moment. */

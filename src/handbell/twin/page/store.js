@@ -15,6 +15,7 @@ export class Store {
     this.address = state.address ?? {};
     this.apps = state.apps ?? [];
     this.keys = state.keys ?? [];
+    this.accounts = state.service_accounts ?? [];
     this.reasons = state.reasons ?? [];
     this.phones = new Map((state.phones ?? []).map((phone) => [phone.id, phone]));
     this.requests = state.requests ?? [];
@@ -37,6 +38,11 @@ export class Store {
     this.phones.set(phone.id, phone);
     if (this.apps.some(({ id }) => id === phone.app)) return;
     this.apps = [...this.apps, { id: phone.app, name: phone.app_name }];
+  }
+
+  addAccount({ client_email, project_id: project }) {
+    this.accounts = [...this.accounts, { client_email, project }];
+    this.#changed();
   }
 
   #addRequest(request) {
