@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -101,3 +102,24 @@ def node_program(name: str) -> Path:
         shutil.copy(file, made)
     fetch(["npm", "ci", "--no-audit", "--no-fund"], folder=made, env={})
     return made / "main.mjs"
+
+
+def python_venv(name: str) -> Path:
+    """Return the Python of an environment of its own, with what a folder's requirements name.
+
+    Other people's libraries that would bring much into ours are installed there.
+    """
+    made = CACHE / name
+    python = made / "bin" / "python"
+    wanted = HERE / name / "requirements.txt"
+    done = made / "requirements.txt"
+    if not done.exists() or done.read_text() != wanted.read_text():
+        build([sys.executable, "-m", "venv", "--clear", made], folder=HERE, env={})
+        quiet = ("--quiet", "--disable-pip-version-check")
+        fetch(
+            [python, "-m", "pip", "install", *quiet, "--require-hashes", "-r", wanted],
+            folder=HERE,
+            env={},
+        )
+        shutil.copy(wanted, done)
+    return python
