@@ -107,6 +107,21 @@ class RunningTwin:
         return self._twin.oauth_url
 
     @property
+    def webpush_url(self) -> str:
+        """Return the origin of browsers' endpoints, ``https://127.0.0.1:PORT``."""
+        return self._twin.webpush_url
+
+    @property
+    def webpush_socket_url(self) -> str:
+        """Return what a stock Firefox connects to, ``ws://127.0.0.1:PORT/``."""
+        return self._twin.webpush_socket_url
+
+    @property
+    def browsers_connected(self) -> int:
+        """Return the number of stock browsers that are connected."""
+        return self._twin.browsers_connected
+
+    @property
     def page_url(self) -> str:
         """Return the URL of the page with the phones, ``http://127.0.0.1:PORT``."""
         return self._twin.page_url
@@ -213,6 +228,10 @@ class RunningTwin:
     def add_phone(self, name: str | None = None, **details: Any) -> Phone:
         """Create a phone; see :meth:`Twin.add_phone`."""
         return self.call(lambda twin: twin.add_phone(name, **details))
+
+    def add_browser(self, name: str | None = None, **details: Any) -> Phone:
+        """Create a browser that has subscribed; see :meth:`Twin.add_browser`."""
+        return self.call(lambda twin: twin.add_browser(name, **details))
 
     def phone(self, phone_id: str) -> Phone:
         """Return the phone; see :meth:`Twin.phone`."""

@@ -203,6 +203,11 @@ class Twin(TwinState):
         return self.address.webpush_socket_url
 
     @property
+    def browsers_connected(self) -> int:
+        """Return the number of stock browsers that are connected."""
+        return self._running.sockets.connected if self._running else 0
+
+    @property
     def page_url(self) -> str:
         """Return the URL of the page with the phones, ``http://127.0.0.1:PORT``."""
         return self.address.page_url

@@ -94,14 +94,17 @@ def java_classes(name: str) -> str:
 
 
 def node_program(name: str) -> Path:
-    """Return the main.mjs of a folder, beside the modules that its lock file names."""
+    """Return a program of the folder ``node``, beside the modules that its lock file names.
+
+    Each program has its own copy, so that two may fetch at the same time.
+    """
     need("node", "npm")
-    made = CACHE / name
+    made = CACHE / "node" / name
     made.mkdir(parents=True, exist_ok=True)
-    for file in (HERE / name).iterdir():
+    for file in (HERE / "node").iterdir():
         shutil.copy(file, made)
     fetch(["npm", "ci", "--no-audit", "--no-fund"], folder=made, env={})
-    return made / "main.mjs"
+    return made / f"{name}.mjs"
 
 
 def python_venv(name: str) -> Path:

@@ -7,7 +7,7 @@ what Firefox was seen to send. Messages stay in the queue until the browser ackn
 import asyncio
 import contextlib
 import json
-import logging
+import re
 import socket
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
@@ -26,8 +26,6 @@ SUBPROTOCOL: Final = Subprotocol("push-notification")
 _OK: Final = 200
 _REFUSED: Final = 400
 _MAX_FRAME_BYTES: Final = 65_536
-
-logger = logging.getLogger(__name__)
 
 
 class BrowserSockets:
@@ -52,10 +50,11 @@ class BrowserSockets:
             self._talk,
             sock=bound,
             subprotocols=[SUBPROTOCOL],
+            # Firefox names the server itself; a page that a user visits is turned away.
+            origins=[re.compile(r"wss?://.*"), None],
             max_size=_MAX_FRAME_BYTES,
             compression=None,
             server_header=None,
-            logger=logger,
         )
 
     async def stop(self) -> None:
