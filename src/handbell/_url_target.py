@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from ._ip import Address, is_public, read_ip
@@ -54,8 +54,11 @@ class Cause(Enum):
 class UrlTarget:
     """A validated target of a request; :attr:`url` is built from its checked parts.
 
-    Each kind of target has an error of its own: :meth:`refusal`.
+    Each kind of target has an error of its own: :meth:`refusal`. ``PRIVATE_SCHEMES`` are those that
+    may lead to an address that is not public.
     """
+
+    PRIVATE_SCHEMES: ClassVar[tuple[str, ...]] = ("https", "http")
 
     scheme: str
     host: str
@@ -73,10 +76,10 @@ class UrlTarget:
 
         Raises :meth:`refusal` for one that is not ``https://host[:port]`` with a path, that holds a
         user or a fragment, or whose host is a number in disguise or, if written as an address, not
-        public. ``allow_private`` lets through any address, and ``http``.
+        public. ``allow_private`` lets through any address, and further schemes.
         """
         parts = cls._split(url)
-        schemes = ("https", "http") if allow_private else ("https",)
+        schemes = cls.PRIVATE_SCHEMES if allow_private else ("https",)
         if parts.scheme not in schemes or not parts.hostname:
             is_own = parts.scheme == "http" and _is_private(parts.hostname or "")
             cause = Cause.OWN_HTTP if is_own else Cause.FORM

@@ -50,8 +50,8 @@ _OF_THE_CLIENT: Final = frozenset({TTL, TOPIC})
 class _Origin(Side):
     """A push service by its origin: its connection pool, and the headers that messages share.
 
-    ``is_named`` means that it is a browser vendor's or was added by the operator; only such are
-    connected to without asking for a place.
+    ``is_named`` means that it is a browser vendor's or was added by the operator; others are
+    connected to only while they have a place.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class WebPushGateway(PushClient):
             proxy=None if is_twins else self._proxies.to(target.url),
             accepts=None if is_twins else is_public,
         )
-        is_named = is_twins or self._hosts.is_named(target)
+        is_named = self._hosts.is_named(target)
         return _Origin(self, target, endpoint, self._limits, is_named=is_named)
 
     def _is_admitted(self, origin: _Origin) -> bool:

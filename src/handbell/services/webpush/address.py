@@ -31,7 +31,7 @@ class SubscriptionKeys(NamedTuple):
         try:
             members = json.loads(details)
             return cls(read_base64url(members[_KEY]), read_base64url(members[_SECRET]))
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, ValueError):
             raise ValueError("the address has no keys to encrypt with") from None
 
 

@@ -39,6 +39,8 @@ class EndpointTarget(UrlTarget):
 
     __slots__ = ()
 
+    PRIVATE_SCHEMES = ("https",)
+
     @classmethod
     def refusal(cls, url: str, why: str, cause: Cause) -> RegistryError:
         """Return the error for an endpoint: ``why`` follows a colon."""
@@ -49,10 +51,8 @@ class EndpointTarget(UrlTarget):
 
     @classmethod
     def read(cls, url: str, *, allow_private: bool = False) -> Self:
-        """Return the target of an endpoint; as :meth:`UrlTarget.read`, but always ``https``."""
+        """Return the target of an endpoint, as :meth:`UrlTarget.read`, without the root's dot."""
         target = super().read(url, allow_private=allow_private)
-        if target.scheme != "https":
-            raise cls.refusal(url, "it does not begin with https://host", Cause.FORM)
         return replace(target, host=target.host.rstrip("."))
 
     @property
@@ -113,8 +113,10 @@ class PushHosts:
         return cls(tuple(_Entry.read(each) for each in added), ANY in words, twin)
 
     def is_named(self, target: EndpointTarget) -> bool:
-        """Return whether a target is a browser vendor's, or was added by name."""
-        return any(each.covers(target.host, target.port) for each in (*_KNOWN, *self.added))
+        """Return whether a target is a browser vendor's, the twin's, or was added by name."""
+        return target.origin == self.twin or any(
+            each.covers(target.host, target.port) for each in (*_KNOWN, *self.added)
+        )
 
     def target(self, endpoint: str, environment: str) -> EndpointTarget:
         """Return the target of an endpoint that may be sent to.
