@@ -46,7 +46,7 @@ from handbell.delivery.ledger.status import StatusBoard
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.ledger.why import Story, why
 from handbell.delivery.observe.recent import Recent
-from handbell.delivery.policy.app_rules import HELD_BY, STOPPED_BY, read_rules
+from handbell.delivery.policy.app_rules import HELD_BY, read_rules, stopped_by
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.cap_claims import CapClaims
 from handbell.delivery.queue.clock_jumps import ClockJumps
@@ -505,7 +505,7 @@ class System:
         Deliveries held by it resume within seconds.
         """
         was_stopped = self.rules_store.resume(app.id)
-        self._look_again(app, STOPPED_BY)
+        self._look_again(app, stopped_by())
         self.rules_store.resume_broadcasts(app.id, self._soon)
         return was_stopped
 

@@ -52,7 +52,7 @@ class Machine:
         batch = Batch()
         for one in taken.due:
             if due_at is None:
-                place = (one.notification, one.environment, LEVELS[1])
+                place = (one.notification, one.gateway, one.environment, LEVELS[1])
                 batch.sent.setdefault(place, []).append(one.number)
             else:
                 state = Ending(

@@ -102,7 +102,7 @@ def test_a_push_that_is_accepted_after_retries_counts_them(play: Play, row: int)
         is_repeat=True,
     )
     play.system.recorder.record(Batch(endings=[held]))
-    play.system.recorder.record(Batch(sent={(row, "development", 5): [7, 8]}))
+    play.system.recorder.record(Batch(sent={(row, "apns", "development", 5): [7, 8]}))
     found = _read(play, row)
     assert (found[7]["attempts"], found[8]["attempts"]) == (4, 1)
     assert found[7]["environment"] == "development"

@@ -30,7 +30,7 @@ def _configuration(*, is_established: bool = False) -> ConfigurationCircuit:
 
 
 def _service() -> ServiceCircuit:
-    return ServiceCircuit(PLACE.service)
+    return ServiceCircuit(PLACE.shared)
 
 
 def _refusal(person: int | None, *, was_accepted: bool = False, sent_at: float = 1) -> TokenRefusal:

@@ -12,6 +12,7 @@ from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
 from handbell.delivery.send.gateway_cache import UNUSED_SECONDS, WAY_SECONDS, GatewayCache
 from handbell.delivery.work.app_state import AppState
+from handbell.delivery.work.push_batch import Way
 from handbell.delivery.work.routes import Routes
 from handbell.errors import HandbellError, MissingCredentialError, StorageError, TwinError
 
@@ -58,10 +59,10 @@ class World:
     async def ask(self, bundle_id: str) -> str | None:
         """Return by which gateway an app is served."""
         app = App(team_id="TEAM123456", bundle_id=bundle_id)
-        message = SimpleNamespace(topic=bundle_id)
-        composed = SimpleNamespace(app_state=AppState(app), key=None, message=message)
+        composed = SimpleNamespace(app_state=AppState(app), key=None)
+        way = Way("apns", "production", bundle_id, None)
         try:
-            found = await self.gateways.find(cast("Any", composed), "apns", "production")
+            found = await self.gateways.find(cast("Any", composed), way)
         except HandbellError:
             return None
         finally:

@@ -61,6 +61,7 @@ def test_a_line_in_a_pipe_is_one_json_object() -> None:
         "reason": "PayloadTooLarge",
         "status": 413,
         "attempts": 1,
+        "service": "apns",
     }
 
 
@@ -157,7 +158,7 @@ def test_without_the_extra_an_event_is_one_line_of_logging(
     first, second = (record.getMessage() for record in caplog.records)
     assert first == (
         f"delivery.failed app={APP} notification_id=3f9c2a71b04e5d8 number=7 mail=test@4d.com "
-        "state=failed reason=PayloadTooLarge status=413 attempts=1"
+        "state=failed reason=PayloadTooLarge status=413 attempts=1 service=apns"
     )
     assert "\n" not in second
     assert TOKEN not in second

@@ -104,7 +104,7 @@ def test_failures_are_counted_by_app_environment_state_and_reason() -> None:
     """Two failures of one kind count two, another one counts for itself."""
     metrics = after([failed(), failed(), failed(reason="BadTopic")])
     name = "handbell_deliveries_failed_total"
-    labels = {"app": APP, "environment": "production", "state": "failed"}
+    labels = {"app": APP, "service": "apns", "environment": "production", "state": "failed"}
     assert value(metrics, name, **labels, reason="Unregistered") == 2
     assert value(metrics, name, **labels, reason="BadTopic") == 1
 
@@ -112,7 +112,7 @@ def test_failures_are_counted_by_app_environment_state_and_reason() -> None:
 def test_latency_is_a_histogram_whose_buckets_add_up() -> None:
     """Each push is in every bucket at or above its time, and the sum and the count are right."""
     metrics = after([sent(0.004, 0.005, 0.3), sent(0.3, 99.0)])
-    labels = {"app": APP, "environment": "production"}
+    labels = {"app": APP, "service": "apns", "environment": "production"}
     name = "handbell_push_seconds"
     found = [value(metrics, f"{name}_bucket", **labels, le=str(bound)) for bound in BUCKETS]
     assert found == [2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4]
@@ -149,7 +149,7 @@ def test_an_app_is_stopped_as_long_as_one_of_its_circuits_is_open() -> None:
 
 def test_an_outage_is_a_gauge_and_its_probes_are_counted() -> None:
     """It is 1 from the first sign to the first push that is taken."""
-    labels = {"app": APP, "environment": "production"}
+    labels = {"app": APP, "service": "apns", "environment": "production"}
     metrics = after(EVERYTHING)
     assert value(metrics, "handbell_service_down", **labels) == 1
     metrics(ServiceUp(app=APP, at=0.0, environment="production"))

@@ -28,7 +28,7 @@ def test_apps_with_one_key_share_the_service_and_not_the_configuration() -> None
     assert routes.of(PLACE) is first
     assert first.service is second.service
     assert first.configuration is not second.configuration
-    assert routes.apps_of(PLACE.service) == [PLACE.app, OTHER.app]
+    assert routes.apps_of(PLACE.shared) == [PLACE.app, OTHER.app]
 
 
 def test_a_probe_is_one_for_all_circuits_on_the_way() -> None:
@@ -66,7 +66,7 @@ def test_what_others_noted_counts_here(*, is_made_before: bool) -> None:
     routes = _routes()
     if is_made_before:
         routes.of(PLACE)
-    noted = [StoredCircuit(PLACE, NOW, _stop()), StoredCircuit(PLACE.service, None, _stop())]
+    noted = [StoredCircuit(PLACE, NOW, _stop()), StoredCircuit(PLACE.shared, None, _stop())]
     made = [routes.of(PLACE)] if is_made_before else []
     assert routes.adopt(noted, routes.known(made), made) == []
     route = routes.of(PLACE)
@@ -102,7 +102,7 @@ def test_the_end_that_others_saw_is_told() -> None:
     route = routes.of(PLACE)
     route.service.stop = _stop()
     route.configuration.stop = _stop()
-    assert routes.adopt([], routes.known([route]), [route]) == [PLACE, PLACE.service]
+    assert routes.adopt([], routes.known([route]), [route]) == [PLACE, PLACE.shared]
     assert route.stop is None
 
 

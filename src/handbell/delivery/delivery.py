@@ -9,7 +9,7 @@ from handbell.storage.tables import ADDRESSED
 
 from .ids import apns_id
 
-GatewayName = Literal["apns", "simulator"]
+GatewayName = Literal["apns", "fcm", "webpush", "simulator"]
 State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
 STATES: Final[tuple[State, ...]] = get_args(State)
 """The states in the order of a delivery's way."""
@@ -22,6 +22,8 @@ class Target(NamedTuple):
 
     ``session_id`` and ``mail`` are None for a device token or simulator that no session holds.
     ``time_zone`` and ``user_id`` are used by an app's rules, ``locale`` selects the language.
+    ``details`` is JSON of what belongs to the address beside it, ``device_id`` the same for the
+    sessions of one device with several push services.
     """
 
     gateway: GatewayName
@@ -32,6 +34,8 @@ class Target(NamedTuple):
     user_id: int | None = None
     time_zone: str | None = None
     locale: str | None = None
+    details: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +46,8 @@ class Delivery:
     where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
     the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
-    last answer, ``unique_id`` Apple's key for its delivery log. ``address`` is empty once the
-    device was removed with its person.
+    last answer, ``unique_id`` the push service's own id of it, where it gives one. ``address`` is
+    the token or the endpoint, empty once the device was removed with its person.
     """
 
     number: int

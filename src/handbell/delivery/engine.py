@@ -19,6 +19,7 @@ from handbell._thread_pool import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
+from handbell.delivery.accept.composing import compose_for, services_for, services_left_out
 from handbell.delivery.accept.prepare import Entry, Options, Prepared, SendPreparer
 from handbell.delivery.accept.resolve import ResolvedRecipients
 from handbell.delivery.accept.send_store import SendStore
@@ -36,8 +37,6 @@ from handbell.delivery.work.composed import Composed, is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.compose import compose
-from handbell.gateways.wordings import compose_each
 from handbell.registry.store import Registry
 from handbell.storage.group_commit import GroupCommit
 
@@ -422,7 +421,8 @@ class Engine:
                 fix="Send with collapse_id what may have to be replaced",
             )
         content = dataclasses.replace(notification, collapse_id=collapse_id)
-        wordings = compose_each(compose, content, app=app, now=self._now(), notification_id=NO_ID)
+        services = services_for(app, await in_thread(self._sends.other_services, app))
+        composed = compose_for(services, content, app=app, now=self._now(), notification_id=NO_ID)
         await self.cancel(app, notification_id)
         # Deliveries in flight got the former content, and also get the new one.
         await self.worker.settled(former.id)
@@ -432,14 +432,14 @@ class Engine:
             recipients={"replaces": notification_id},
             urgency=former.urgency,
             is_development=former.is_development,
-            is_loud=is_loud(content, wordings.own.message),
+            is_loud=is_loud(content),
             sealed_key=None if key is None else self._seal(key),
             source=former.id,
             replaces=notification_id,
         )
         acceptance = await in_thread(self._sends.accept, order, None)
         await self.worker.put([acceptance.row])
-        return acceptance.warning(wordings.warnings)
+        return acceptance.warning([*composed.warnings, *services_left_out(composed)])
 
     def response(
         self, notification_id: str, warnings: Iterable[str] = (), *, is_running: bool = False

@@ -45,7 +45,7 @@ class NotificationsAccepted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushesSent(Event):
-    """The push service accepted pushes, of one notification or of several that went together.
+    """A push service accepted pushes, of one notification or of several that went together.
 
     ``seconds`` holds how long each took from its hand-over.
     """
@@ -53,6 +53,7 @@ class PushesSent(Event):
     notification_ids: tuple[str, ...]
     environment: Environment
     seconds: tuple[float, ...]
+    service: str = "apns"
 
     @property
     def notification_id(self) -> str | None:
@@ -72,6 +73,7 @@ class DeliveryFailed(Event):
     status: int | None
     attempts: int
     environment: Environment | None = None
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class DeliveryHeld(Event):
     until: float
     attempts: int
     environment: Environment | None = None
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +96,17 @@ class SessionClosed(Event):
     session_id: int
     mail: str | None
     reason: str
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionQuarantined(Event):
-    """A session was put in quarantine, because both environments refused its token."""
+    """A session was put in quarantine, because the push service refuses its token."""
 
     session_id: int
     mail: str | None
     reason: str
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +141,7 @@ class CircuitOpened(Event):
     environment: Environment | None = None
     topic: str | None = None
     has_other: bool = False
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +150,7 @@ class CircuitClosed(Event):
 
     environment: Environment | None = None
     topic: str | None = None
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +161,7 @@ class ServiceDown(Event):
     reason: str
     detail: str
     probe_at: float
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +169,7 @@ class ServiceUp(Event):
     """The push service works again, and what its outage held resumes."""
 
     environment: Environment
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +182,7 @@ class ProbeSent(Event):
     environment: Environment
     circuit: CircuitName
     is_passed: bool
+    service: str = "apns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +193,7 @@ class VerdictLost(Event):
     number: int
     environment: Environment
     status: int
+    service: str = "apns"
 
 
 Hook = Callable[[Event], object]

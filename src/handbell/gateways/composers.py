@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.services.table import SERVICES
 
 from .gateway import Message
 
@@ -30,7 +31,7 @@ class Compose(Protocol):
 class Composer(NamedTuple):
     """How one service's messages are made.
 
-    ``unsupported`` returns a sentence for each field that is set and that the service ignores.
+    ``unsupported`` returns the names of the fields that are set and that the service ignores.
     """
 
     compose: Compose
@@ -39,6 +40,6 @@ class Composer(NamedTuple):
 
 @cache
 def composer(service: str) -> Composer:
-    """Return the composing of a push service: its module ``compose`` beside this one."""
-    module = import_module(f"{__package__}.{service}.compose")
+    """Return the composing of a push service: the module ``compose`` beside its client."""
+    module = import_module(f"{SERVICES[service].client}.compose")
     return Composer(module.compose, module.unsupported)

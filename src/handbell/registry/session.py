@@ -98,11 +98,12 @@ class RegisteredSession(Session):
 
 
 class SessionLocation(NamedTuple):
-    """Of a session: environment, whether a push was accepted there, and time zone."""
+    """Of a session: push service, environment, whether a push was accepted there, time zone."""
 
     environment: Environment
     was_reached: bool
     time_zone: str | None
+    service: str
 
 
 class ActiveSession(NamedTuple):

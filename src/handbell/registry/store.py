@@ -91,6 +91,7 @@ _FIRST: Final = (
         sessions.c.environment,
         sessions.c.accepted_at.is_not(None).label("was_reached"),
         sessions.c.time_zone,
+        sessions.c.service,
     )
     .where(sessions.c.app_id == bindparam("app"), sessions.c.status == "active")
     .order_by(sessions.c.id)

@@ -3,6 +3,11 @@
 from typing import NamedTuple
 
 
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a checked URL."""
+    return "/".join(url.split("/", 3)[:3])
+
+
 class Address(NamedTuple):
     """The address of a device at a push service, checked and in its canonical form.
 

@@ -1,6 +1,6 @@
 """What Handbell must know about a push service: pure facts, one value per service."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -31,7 +31,12 @@ class PushService:
     address, from a service that accepts the credential. ``fixes`` tell what to do, ``back_off``
     after which delays it is asked again, by reaction; ``back_off_by_reason`` comes before these.
     ``push_types`` are those that it can carry, of all that a notification can have.
-    ``ramp_seconds`` is how long traffic takes to rise from nothing to its peak.
+
+    ``origin_of`` gives the server that an address names, where addresses do: pushes to one server
+    go together, and what it refuses stops nothing elsewhere. ``ramp_seconds`` is how long traffic
+    has to take to rise from nothing to ``peak_per_second``; 0 where it may begin at once.
+    ``least_seconds`` is the shortest delay before a push is sent again, where no other is named.
+    ``client`` is the package with its client and its composing.
     """
 
     name: str
@@ -47,7 +52,15 @@ class PushService:
     max_payload_bytes: int
     push_types: frozenset[str]
     read_address: ReadAddress
+    origin_of: Callable[[str], str] | None = None
     ramp_seconds: float = 0.0
+    peak_per_second: int = 0
+    least_seconds: float = 0.0
+    client: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.client:
+            object.__setattr__(self, "client", f"handbell.gateways.{self.name}")
 
     @property
     def has_environments(self) -> bool:

@@ -122,6 +122,9 @@ users: Final = Table(
     UniqueConstraint("app_id", "external_id"),
 )
 
+OF_OTHER_SERVICES: Final = text("service <> 'apns'")
+"""The condition of the index of sessions that are not Apple's."""
+
 sessions: Final = Table(
     "sessions",
     metadata,
@@ -161,6 +164,14 @@ sessions: Final = Table(
     CheckConstraint("status IN ('pending', 'active', 'quarantined', 'closed')", name="status"),
     CheckConstraint("environment IN ('production', 'development', 'twin')", name="environment"),
     Index("ix_sessions_user_id", "user_id"),
+    # Empty where all sessions are Apple's: then nobody need look at their service.
+    Index(
+        "ix_sessions_other_services",
+        "app_id",
+        "service",
+        sqlite_where=OF_OTHER_SERVICES,
+        postgresql_where=OF_OTHER_SERVICES,
+    ),
     # By id, with the columns that select parts of a broadcast.
     Index("ix_sessions_app_id_status", "app_id", "status", "id", "time_zone"),
     # One owner per token, enforced by the database. A pending session owns nothing. The token

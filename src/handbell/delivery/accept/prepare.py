@@ -1,7 +1,7 @@
 """Checks before a send is stored: is it valid, can it be sent, and to which devices."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import time
 from typing import Any, Final, NamedTuple
@@ -25,11 +25,11 @@ from handbell.delivery.work.composed import is_loud
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, NotificationError
-from handbell.gateways.apns.compose import compose
-from handbell.gateways.wordings import Wordings, compose_each
+from handbell.gateways.wordings import Wordings
 from handbell.registry.session import Environment
 from handbell.registry.store import Registry
 
+from .composing import compose_for, reached, services_for, services_left_out, services_of
 from .resolve import ResolvedRecipients, resolve_many, sample_locations, sample_targets
 from .send_store import SendStore
 from .store import Acceptance, Order
@@ -64,6 +64,7 @@ _ORDINARY: Final = _TEXTS | {
     "shorten",
 }
 _ORDINARY_BYTES: Final = 1500
+_APPLES: Final = ["apns"]
 _PRIORITIES: Final = frozenset({None, 5, 10})
 _COLLAPSE_ID: Final = re.compile(r"[!-~]{1,64}")
 
@@ -131,14 +132,15 @@ class Prepared:
     """A checked entry: ready to be stored, already answered, or refused with an ``error``.
 
     ``accepted`` is its own answer once it is stored, or that of the send which had its idempotency
-    key first. ``targets`` is None for everybody.
+    key first. ``targets`` is None for everybody. ``wordings`` are what goes to each push service;
+    None where nothing was composed yet.
     """
 
     entry: Entry
     order: Order
     targets: list[Target] | None
     warnings: list[str]
-    wordings: Wordings | None = None
+    wordings: Mapping[str, Wordings] | None = None
     accepted: Acceptance | None = None
     error: HandbellError | None = None
 
@@ -149,7 +151,7 @@ class Prepared:
 
 
 def is_ordinary(order: Order) -> bool:
-    """Return whether an order is for an alert that fits whatever the app is, without a doubt.
+    """Return whether an order is for an alert that Apple takes from any app, without a doubt.
 
     Such a one can be composed without an error, makes a sound where an app's cap counts it, and
     needs no warning; a test holds it to that. Others may be as good.
@@ -261,22 +263,41 @@ class SendPreparer:
         entry, send_at = one.entry, one.entry.options.send_at
         starts = now if send_at is None else max(now, due_at(send_at, None))
         try:
-            if composes or not is_ordinary(one.order):
-                one.wordings = compose_each(
-                    compose,
-                    entry.notification,
-                    app=entry.app,
-                    now=starts,
-                    notification_id=one.order.public_id,
-                )
-                one.warnings.extend(one.wordings.warnings)
-                if not is_loud(entry.notification, one.wordings.own.message):
-                    one.order = replace(one.order, is_loud=False)
+            services = self._services(one)
+            if composes or services != _APPLES or not is_ordinary(one.order):
+                self._compose(one, services, starts)
             if send_at is not None:
                 one.warnings.extend(self.check_send_time(entry, send_at, one.targets or (), now))
             self._require_a_way(entry, one.targets or (), gateways)
         except HandbellError as error:
             one.error = error
+
+    def _services(self, one: Prepared) -> list[str]:
+        """Return the push services that a send may go by."""
+        app, targets = one.entry.app, one.targets or ()
+        if one.entry.recipients.everybody:
+            others = self._sends.other_services(app)
+            return services_for(app, others) or _APPLES
+        return services_of(targets) or services_for(app) or _APPLES
+
+    def _compose(self, one: Prepared, services: Sequence[str], starts: float) -> None:
+        entry = one.entry
+        composed = compose_for(
+            services,
+            entry.notification,
+            app=entry.app,
+            now=starts,
+            notification_id=one.order.public_id,
+        )
+        one.wordings = composed.wordings
+        one.warnings.extend(composed.warnings)
+        if not is_loud(entry.notification):
+            one.order = replace(one.order, is_loud=False)
+        if entry.recipients.everybody:
+            one.warnings.extend(services_left_out(composed))
+        elif one.targets is not None and len(services) > 1:
+            one.targets, left_out = reached(one.targets, composed)
+            one.warnings.extend(left_out)
 
     def check_send_time(
         self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float

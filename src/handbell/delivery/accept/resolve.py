@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from handbell._text import count, short_token
 from handbell.apps.app import App
 from handbell.creation.recipients import Recipients
-from handbell.delivery.delivery import Target
+from handbell.delivery.delivery import GatewayName, Target
 from handbell.diagnostic import Diagnostic
 from handbell.registry.recipient_lookup import RecipientSession
 from handbell.registry.session import (
@@ -74,7 +74,7 @@ def sample_locations(app: App, registry: Registry, *, is_development: bool = Fal
     """Return a target for each place of those of :func:`sample_targets`, which name no device."""
     return [
         Target(
-            gateway="apns",
+            gateway=cast("GatewayName", place.service),
             address="",
             environment=_environment(place, is_development=is_development),
             time_zone=place.time_zone,
@@ -164,7 +164,7 @@ def _session_target(
         is_development and session.accepted_at is None and session.environment == "production"
     )
     return Target(
-        gateway="apns",
+        gateway=cast("GatewayName", session.service),
         address=session.token,
         environment="development" if starts_in_development else session.environment,
         session_id=session.id,
@@ -172,4 +172,6 @@ def _session_target(
         user_id=None if isinstance(session, ActiveSession) else session.user_id,
         time_zone=session.time_zone,
         locale=session.locale,
+        details=session.details,
+        device_id=session.device_id,
     )

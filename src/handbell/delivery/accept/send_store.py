@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import time
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
 from handbell.apps.app import App
 from handbell.delivery.delivery import Target
 from handbell.delivery.policy.parts import NO_ZONE, local_waits, parts_of
 from handbell.delivery.policy.schedule import LocalTime
 from handbell.errors import IdempotencyError
+from handbell.services.table import SERVICES
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
-from handbell.storage.tables import apps, idempotency, sessions
+from handbell.storage.tables import OF_OTHER_SERVICES, apps, idempotency, sessions
 
 from .store import (
     Acceptance,
@@ -83,6 +84,20 @@ class SendStore:
     def _zone_of(self, app: App) -> str | None:
         with self._database.read() as connection:
             return connection.scalar(select(apps.c.time_zone).where(apps.c.id == app.row))
+
+    def other_services(self, app: App) -> list[str]:
+        """Return the push services other than Apple's that an app has sessions with."""
+        if app.row is None:
+            return []
+        mine = (sessions.c.app_id == app.row, OF_OTHER_SERVICES)
+        with self._database.read() as connection:
+            if not connection.scalar(select(exists().where(*mine))):
+                return []
+            return [
+                name
+                for name in SERVICES
+                if connection.scalar(select(exists().where(*mine, sessions.c.service == name)))
+            ]
 
     def former(self, orders: Sequence[Order]) -> list[Former]:
         """Return for each order the answer stored under its idempotency key; store nothing."""

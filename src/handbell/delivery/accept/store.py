@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, literal, selec
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification, shared_dict
+from handbell.delivery.addresses import stored_form
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import new_notification_id
 from handbell.delivery.ledger.listing import TEST_MARK
@@ -338,7 +339,10 @@ def _delivery_columns(drafts: Sequence[Draft], rows: Sequence[int], now: int) ->
         "notification_id": ids,
         "number": numbers,
         "gateway": [one.gateway for one in targets],
-        "address": [one.address if one.session_id is None else None for one in targets],
+        "address": [
+            stored_form(one.address, one.details) if one.session_id is None else None
+            for one in targets
+        ],
         "environment": [one.environment for one in targets],
         **{name: list(column) for name, column in zip(_STATE_COLUMNS, of_all, strict=False)},
     }
@@ -429,6 +433,7 @@ def _due(row: int, targets: Sequence[Target]) -> tuple[Due, ...]:
             user_id=target.user_id,
             time_zone=target.time_zone,
             locale=target.locale,
+            details=target.details,
         )
         for number, target in zip(_numbers(targets), targets, strict=True)
     )

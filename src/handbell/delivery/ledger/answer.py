@@ -7,10 +7,11 @@ from typing import Final
 from handbell._text import count, moment, sentence
 from handbell.delivery.deliveries import LedgerDeliveries
 from handbell.delivery.delivery import STATES, Delivery, State
-from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning
+from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning, reaction_to
 from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError
+from handbell.services.reactions import Reaction
 
 from .store import UNSENT, Ledger, ShardWait
 
@@ -18,7 +19,7 @@ LISTED_AT_MOST: Final = 100
 """The number of deliveries a response lists; the rest is counted."""
 
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
-_CLOSING: Final = frozenset({"Unregistered", "ExpiredToken"})
+_OF_CONFIGURATION: Final = frozenset({400, 401, 403, 404})
 _SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
 _TO_MEND: Final = CERTIFICATE_REASONS | {
     "CircuitOpen",
@@ -93,14 +94,15 @@ def _not_listed(notification_id: str, number: int) -> Diagnostic:
 def _is_warning(delivery: Delivery) -> bool:
     reason = delivery.reason or ""
     if delivery.state == "held":
-        is_refused = delivery.status in {400, 403} and reason not in _SOON_OVER
+        is_refused = delivery.status in _OF_CONFIGURATION and reason not in _SOON_OVER
         return not is_refused and reason not in _TO_MEND
-    return reason in _CLOSING or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
+    is_gone = reaction_to(reason, delivery.gateway) is Reaction.CLOSE_SESSION
+    return is_gone or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
 
 
 def _tell(delivery: Delivery) -> Diagnostic:
     reason = delivery.reason or delivery.state
-    words, fix = meaning(reason, delivery.detail or "")
+    words, fix = meaning(reason, delivery.detail or "", delivery.gateway)
     what = sentence(f"{delivery.label}: {reason}: {words}")
     if reason == "Scheduled":
         fix = ""

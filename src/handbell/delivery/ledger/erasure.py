@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 from handbell._chunks import chunks
 from handbell._mail import fold_mail
 from handbell.apps.app import App
+from handbell.delivery.addresses import stored_form
 from handbell.errors import UnknownUserError
 from handbell.storage.database import Database
 from handbell.storage.tables import (
@@ -53,7 +54,7 @@ class Eraser:
         folded = fold_mail(mail)
         with self._database.read() as connection:
             _known_user(connection, app, folded)
-            tokens = self._tokens(connection, app, folded)
+            tokens, addresses = self._addresses(connection, app, folded)
             named = self._naming(connection, app, [folded, *tokens])
         with self._database.write() as connection:
             erased = self._remove(connection, app, folded)
@@ -61,19 +62,23 @@ class Eraser:
         for rows in chunks(named, _AT_ONCE):
             with self._database.write() as connection:
                 for row in rows:
-                    _anonymise(connection, row, {folded, *tokens})
+                    _anonymise(connection, row, {folded, *tokens, *addresses})
         with self._database.write() as connection:
             connection.execute(delete(webhook_calls).where(*_calls_about(app, folded)))
         return erased
 
-    def _tokens(self, connection: Connection, app: App, mail: str) -> list[str]:
+    def _addresses(
+        self, connection: Connection, app: App, mail: str
+    ) -> tuple[list[str], list[str]]:
+        """Return the tokens of a user's devices, and their addresses as the ledger keeps them."""
         statement = (
-            select(sessions.c.token)
+            select(sessions.c.token, sessions.c.address)
             .distinct()
             .join_from(sessions, users, users.c.id == sessions.c.user_id)
             .where(users.c.app_id == app.row, users.c.mail == mail)
         )
-        return list(connection.scalars(statement))
+        found = connection.execute(statement).all()
+        return [row.token for row in found], [stored_form(*row) for row in found]
 
     def _naming(self, connection: Connection, app: App, names: list[str]) -> list[int]:
         is_named = or_(*(_says(notifications.c.recipients, name) for name in names))

@@ -152,7 +152,9 @@ def _find(connection: Connection, names: set[_Name], app: App | None) -> dict[_N
 
 
 def _write(connection: Connection, news: list[tuple[Row[Any], ReceiptKind, int]]) -> None:
-    add_reports(connection, [(row.notification_id, event, at) for row, event, at in news])
+    add_reports(
+        connection, [(row.notification_id, row.gateway, event, at) for row, event, at in news]
+    )
     for event, statement in _UPDATES.items():
         values = [
             {"of": row.notification_id, "to": row.number, "at": at}
@@ -169,6 +171,7 @@ _GOT: Final[Select[Any]] = (
         notifications.c.created_at,
         deliveries.c.notification_id,
         deliveries.c.number,
+        deliveries.c.gateway,
         deliveries.c.sent_at,
         deliveries.c.displayed_at,
         deliveries.c.opened_at,

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Row, exists, func, select
 
 from handbell._text import count, short_token
 from handbell.apps.app import App
-from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.decision import meaning
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
@@ -24,7 +23,7 @@ from handbell.storage.tables import deliveries, notifications, shards
 
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, NotificationSearch
 from .state_counts import CountCache, Counted, count_deliveries
-from .store import DELIVERIES
+from .store import DELIVERIES, delivery_of
 
 STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
 _TITLE_LENGTH: Final = 60
@@ -148,10 +147,8 @@ class Reports:
         with self._database.read() as connection:
             row = _find(connection, notification_id)
             wanted = DELIVERIES.where(*search.conditions(row.id)).order_by(deliveries.c.number)
-            found = [
-                Delivery(**mapping)
-                for mapping in connection.execute(wanted.limit(limit + 1)).mappings()
-            ]
+            rows = connection.execute(wanted.limit(limit + 1)).mappings()
+            found = [delivery_of(row) for row in rows]
         more = len(found) > limit
         page = tuple(found[:limit])
         return DeliveryPage(deliveries=page, following=page[-1].number if more else None)

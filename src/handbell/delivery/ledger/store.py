@@ -1,7 +1,7 @@
 """The ledger: accepted notifications and the outcome of each delivery."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
+from handbell.delivery.addresses import read_stored
 from handbell.delivery.delivery import Delivery, State
 from handbell.delivery.policy.decision import MAY_HAVE_ARRIVED
 from handbell.delivery.policy.parts import NO_ZONE
@@ -57,6 +58,12 @@ DELIVERIES: Final = (
     .outerjoin(users, users.c.id == sessions.c.user_id)
 )
 """Selects the columns of :class:`Delivery`."""
+
+
+def delivery_of(row: Mapping[Any, Any]) -> Delivery:
+    """Return the delivery of a row of :data:`DELIVERIES`."""
+    token, _ = read_stored(row["address"])
+    return Delivery(**{**row, "address": token})
 
 
 class Cancellation(NamedTuple):
@@ -218,7 +225,7 @@ class Ledger:
             mine = deliveries.c.notification_id == row_of(connection, notification_id)
             query = DELIVERIES.where(mine, *conditions).order_by(deliveries.c.number)
             rows = connection.execute(query.limit(limit)).mappings()
-            return [Delivery(**row) for row in rows]
+            return [delivery_of(row) for row in rows]
 
     def concerning(
         self, app: App, mail: str, session_ids: Sequence[int], limit: int
@@ -262,7 +269,7 @@ class Ledger:
         )
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.number)).mappings()
-            return [Delivery(**item) for item in rows]
+            return [delivery_of(row) for row in rows]
 
     def ahead(self, session_ids: Sequence[int], row: int) -> PendingShard | None:
         """Return when a broadcast is first due for one of these sessions, and its hold reason.

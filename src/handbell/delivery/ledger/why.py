@@ -15,20 +15,20 @@ from handbell._text import count, moment, sentence, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.decision import OWN_REASONS, meaning
+from handbell.delivery.policy.decision import OWN_REASONS, meaning, reaction_to
 from handbell.delivery.policy.retry import SERVICE_DOWN, retry_deadline
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import LocalTime
 from handbell.delivery.policy.zones import find_zone
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.work.app_state import AppState
-from handbell.delivery.work.composed import Composed
+from handbell.delivery.work.composed import Composed, push_type_of
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence, with_app
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
-from handbell.services.apns.reasons import REASONS
 from handbell.services.reactions import Reaction
+from handbell.services.table import service_of
 
 from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients
@@ -310,10 +310,13 @@ class _StoryWriter:
 
     def _language(self, delivery: Delivery, composed: Composed | None) -> str:
         """Return the language it was sent in; empty for a notification in only one."""
-        if composed is None or composed.languages is None:
+        if composed is None or composed.refusal(delivery.gateway) is not None:
+            return ""
+        languages = composed.for_service(delivery.gateway).languages
+        if languages is None:
             return ""
         locale = self.locales.get(delivery.number)
-        language = composed.languages.wording_for(locale).language
+        language = languages.wording_for(locale).language
         if language is not None:
             return f", in the language {language}"
         because = f"none of its languages is that of {locale}" if locale else "no locale is known"
@@ -323,7 +326,7 @@ class _StoryWriter:
         reason = delivery.reason or ""
         if reason == SERVICE_DOWN:
             return self._tell_down(delivery, composed)
-        words, fix = meaning(reason)
+        words, fix = meaning(reason, gateway=delivery.gateway)
         if delivery.detail and delivery.detail != words:
             words = f"{words}: {delivery.detail}"
         zone = self.zones.get(delivery.number)
@@ -341,7 +344,7 @@ class _StoryWriter:
             delivery=delivery,
             what=f"{_answered(delivery, words)} That was attempt {delivery.attempts}.",
             next=f"{_goes_on(delivery)}{_until(composed, zone)}",
-            fix=self._fix(fix) if _is_to_mend(reason) else "",
+            fix=self._fix(fix) if _is_to_mend(reason, delivery.gateway) else "",
         )
 
     def _tell_down(self, delivery: Delivery, composed: Composed | None) -> DeliveryStory:
@@ -356,7 +359,7 @@ class _StoryWriter:
 
     def _tell_ended(self, delivery: Delivery) -> DeliveryStory:
         reason = delivery.reason or delivery.state.capitalize()
-        words, fix = meaning(reason)
+        words, fix = meaning(reason, gateway=delivery.gateway)
         if reason == "Capped" and self.rules.cap is not None:
             words = f"the cap of {self.rules.cap} was reached, so it was left out"
         is_told = delivery.detail in (None, "", words)
@@ -402,7 +405,7 @@ def _tell_session(session: Session, app: str) -> SessionStory:
             lead = "Let them prove that the device is theirs, or accept it if you are sure of it"
             fix = Fix(Action.ADD_SESSION, lead, app=app, about=session.mail, end=".")
         case "quarantined":
-            words, fix = meaning(session.reason or "")
+            words, fix = meaning(session.reason or "", gateway=session.service)
             what = f"{label} is skipped: it is in quarantine, {session.reason}: {sentence(words)}"
             fix = _fix(with_app(fix, app))
         case _:
@@ -414,7 +417,8 @@ def _tell_closed(session: Session, label: str) -> tuple[str, str]:
     reason = session.reason or LOGGED_OUT
     words = CLOSED_WORDS.get(reason)
     if words is None:
-        words = f"{reason}, {meaning(reason)[0]}" if reason in REASONS else reason
+        is_theirs = reaction_to(reason, session.service) is not None
+        words = f"{reason}, {meaning(reason, gateway=session.service)[0]}" if is_theirs else reason
     at = "" if session.closed_at is None else f" at {moment(session.closed_at)}"
     what = f"{label} is skipped: it was closed{at}; {sentence(words)}"
     return what, "Let the app register again: they open it, and sign in."
@@ -435,7 +439,7 @@ def _tell_sent(
         if delivery.opened_at is not None:
             what += f", and it was opened at {moment(delivery.opened_at)}"
         return DeliveryStory(delivery=delivery, what=f"{what}.")
-    if composed is not None and composed.message.push_type == "background":
+    if composed is not None and push_type_of(composed.content) == "background":
         what += "; it shows nothing, it wakes the app."
         return DeliveryStory(delivery=delivery, what=what)
     return DeliveryStory(
@@ -458,7 +462,8 @@ def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str
     if content.get("interruption_level") == "passive":
         sentences.append("It is passive: it appears in the list without a sound.")
     if delivery.unique_id:
-        sentences.append(f"Apple's delivery log knows it as {delivery.unique_id}.")
+        vendor = service_of(delivery.gateway).vendor
+        sentences.append(f"{vendor}'s delivery log knows it as {delivery.unique_id}.")
     return " ".join(sentences)
 
 
@@ -492,7 +497,10 @@ def _answered(delivery: Delivery, words: str) -> str:
 def _service(delivery: Delivery) -> str:
     if delivery.gateway == "simulator":
         return "Xcode's Simulator"
-    return "The twin" if delivery.environment == "twin" else "Apple"
+    service = service_of(delivery.gateway)
+    if delivery.environment == "twin":
+        return "The twin" if service.name == "apns" else f"The twin of {service.title}"
+    return service.vendor
 
 
 def _goes_on(delivery: Delivery) -> str:
@@ -506,10 +514,8 @@ def _until(composed: Composed | None, zone: str | None) -> str:
     return f" It is tried until {_at(end.at)}."
 
 
-def _is_to_mend(reason: str) -> bool:
-    return reason in OWN_REASONS or (
-        reason in REASONS and REASONS[reason].reaction in _MENDED_BY_HAND
-    )
+def _is_to_mend(reason: str, gateway: str) -> bool:
+    return reason in OWN_REASONS or reaction_to(reason, gateway) in _MENDED_BY_HAND
 
 
 def _fix(words: str) -> str:

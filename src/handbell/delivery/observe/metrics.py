@@ -4,7 +4,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -30,7 +30,7 @@ from handbell.delivery.events import (
 )
 from handbell.delivery.policy.decision import OWN_REASONS
 from handbell.errors import HandbellError
-from handbell.services.apns.reasons import REASONS
+from handbell.services.table import SERVICES, service_of
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram, in seconds."""
@@ -38,8 +38,9 @@ MOST_APPS: Final = 1000
 """The number of apps with their own series; the rest share ``other``."""
 OTHER: Final = "other"
 
+_WHERE: Final = ("app", "service", "environment")
+_Place = tuple[str, str, str]
 _ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
-_KNOWN_REASONS: Final = frozenset({*REASONS, *OWN_REASONS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,15 @@ class EngineState:
     held: int
 
 
+class _Placed(Protocol):
+    """An event of one push service and environment."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def environment(self) -> str | None: ...
+
+
 class Metrics:
     """Counts events: a hook for the engine, with a registry of its own.
 
@@ -71,8 +81,8 @@ class Metrics:
         self._latency = _Latency()
         self._registry.register(self._latency)
         self._apps: set[str] = set()
-        self._sent_by_place: dict[tuple[str, str], Counter] = {}
-        self._open: set[tuple[str, str | None, str | None]] = set()
+        self._sent_by_place: dict[_Place, Counter] = {}
+        self._open: set[tuple[str | None, ...]] = set()
         self._make_counters()
         if observe is not None:
             self.observe(observe)
@@ -97,7 +107,7 @@ class Metrics:
         app = self._app(event.app)
         if isinstance(event, PushesSent):
             # These come thousands of times a second.
-            place = app, _environment(event.environment)
+            place = app, _service(event.service), _environment(event.environment)
             if place not in self._sent_by_place:
                 self._sent_by_place[place] = self._sent.labels(*place)
             self._sent_by_place[place].inc(len(event.seconds))
@@ -105,12 +115,11 @@ class Metrics:
             return
         match event:
             case DeliveryFailed():
-                environment = _environment(event.environment)
-                labels = (app, environment, event.state, _reason(event.reason))
-                self._failed.labels(*labels).inc()
+                reason = _reason(event.reason, event.service)
+                self._failed.labels(*_where(app, event), event.state, reason).inc()
             case DeliveryHeld():
-                environment = _environment(event.environment)
-                self._held.labels(app, environment, _reason(event.reason)).inc()
+                reason = _reason(event.reason, event.service)
+                self._held.labels(*_where(app, event), reason).inc()
             case _:
                 self._count_rare(app, event)
 
@@ -121,13 +130,13 @@ class Metrics:
             case NotificationsAccepted():
                 self._accepted.labels(app).inc(len(event.notification_ids))
             case SessionClosed():
-                self._closed.labels(app, _reason(event.reason)).inc()
+                self._closed.labels(app, _reason(event.reason, event.service)).inc()
             case SessionQuarantined():
-                self._quarantined.labels(app, _reason(event.reason)).inc()
+                self._quarantined.labels(app, _reason(event.reason, event.service)).inc()
             case SessionMoved():
                 self._moved.labels(app, _environment(event.environment)).inc()
             case VerdictLost():
-                self._lost.labels(app, _environment(event.environment)).inc()
+                self._lost.labels(*_where(app, event)).inc()
             case _:
                 self._count_circuits(app, event)
 
@@ -135,23 +144,22 @@ class Metrics:
         match event:
             case CircuitOpened():
                 if not event.has_other:
-                    self._open.add((event.app, event.environment, event.topic))
+                    self._open.add((event.app, event.service, event.environment, event.topic))
                     self._circuit.labels(app).set(1)
-                self._stops.labels(app, _reason(event.reason)).inc()
+                self._stops.labels(app, _reason(event.reason, event.service)).inc()
             case CircuitClosed():
-                self._open.discard((event.app, event.environment, event.topic))
+                self._open.discard((event.app, event.service, event.environment, event.topic))
                 is_open = any(one == event.app for one, *_ in self._open)
                 self._circuit.labels(app).set(is_open)
             case ServiceDown():
-                self._down.labels(app, _environment(event.environment)).set(1)
-                labels = (app, _environment(event.environment), _reason(event.reason))
-                self._outages.labels(*labels).inc()
+                self._down.labels(*_where(app, event)).set(1)
+                reason = _reason(event.reason, event.service)
+                self._outages.labels(*_where(app, event), reason).inc()
             case ServiceUp():
-                self._down.labels(app, _environment(event.environment)).set(0)
+                self._down.labels(*_where(app, event)).set(0)
             case ProbeSent():
                 outcome = "passed" if event.is_passed else "failed"
-                environment = _environment(event.environment)
-                self._probes.labels(app, environment, event.circuit, outcome).inc()
+                self._probes.labels(*_where(app, event), event.circuit, outcome).inc()
 
     def _app(self, app: str) -> str:
         if app not in self._apps:
@@ -164,18 +172,16 @@ class Metrics:
         self._accepted = self._counter(
             "notifications_accepted", "Notifications stored to be sent", "app"
         )
-        self._sent = self._counter(
-            "pushes_sent", "Pushes that a push service accepted", "app", "environment"
-        )
+        self._sent = self._counter("pushes_sent", "Pushes that a push service accepted", *_WHERE)
         self._failed = self._counter(
             "deliveries_failed",
             "Deliveries that ended without being accepted",
-            *("app", "environment", "state", "reason"),
+            *(*_WHERE, "state", "reason"),
         )
         self._held = self._counter(
             "deliveries_held",
             "Times a delivery was held for a later attempt",
-            *("app", "environment", "reason"),
+            *(*_WHERE, "reason"),
         )
         self._closed = self._counter(
             "sessions_closed", "Sessions whose device is gone", "app", "reason"
@@ -186,13 +192,10 @@ class Metrics:
         self._moved = self._counter(
             "sessions_moved", "Tokens found to live in this environment", "app", "environment"
         )
-        self._lost = self._counter(
-            "verdicts_lost", "Refusals whose reason did not arrive", "app", "environment"
-        )
+        self._lost = self._counter("verdicts_lost", "Refusals whose reason did not arrive", *_WHERE)
         self._make_circuits()
 
     def _make_circuits(self) -> None:
-        where = ("app", "environment")
         self._stops = self._counter(
             "circuit_opened", "Times that an app's circuit opened", "app", "reason"
         )
@@ -203,14 +206,14 @@ class Metrics:
             registry=self._registry,
         )
         self._outages = self._counter(
-            "service_outages", "Outages of a push service that an app met", *where, "reason"
+            "service_outages", "Outages of a push service that an app met", *_WHERE, "reason"
         )
         self._probes = self._counter(
-            "probes", "Pushes let through an open circuit", *where, "circuit", "outcome"
+            "probes", "Pushes let through an open circuit", *_WHERE, "circuit", "outcome"
         )
         self._circuit = self._gauge("circuit_open", "1 while sending for the app is stopped", "app")
         self._down = self._gauge(
-            "service_down", "1 during an outage of the push service for the app", *where
+            "service_down", "1 during an outage of the push service for the app", *_WHERE
         )
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
@@ -232,19 +235,19 @@ class _Latency(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[tuple[str, str], list[int]] = {}
-        self._sums: dict[tuple[str, str], float] = {}
-        self._uncounted: dict[tuple[str, str], list[float]] = {}
+        self._counts: dict[_Place, list[int]] = {}
+        self._sums: dict[_Place, float] = {}
+        self._uncounted: dict[_Place, list[float]] = {}
 
-    def add(self, labels: tuple[str, str], seconds: tuple[float, ...]) -> None:
-        """Count a batch under (app, environment)."""
+    def add(self, labels: _Place, seconds: tuple[float, ...]) -> None:
+        """Count a batch under app, service and environment."""
         with self._lock:
             uncounted = self._uncounted.setdefault(labels, [])
             uncounted += seconds
             if len(uncounted) >= _COUNTED_AT_ONCE:
                 self._count(labels)
 
-    def _count(self, labels: tuple[str, str]) -> None:
+    def _count(self, labels: _Place) -> None:
         ordered = sorted(self._uncounted.pop(labels))
         below = [bisect_right(ordered, bound) for bound in BUCKETS]
         counts = self._counts.setdefault(labels, [0] * (len(BUCKETS) + 1))
@@ -257,7 +260,7 @@ class _Latency(Collector):
         family = HistogramMetricFamily(
             "handbell_push_seconds",
             "Seconds from the hand-over of a push to its acceptance",
-            labels=["app", "environment"],
+            labels=_WHERE,
         )
         with self._lock:
             for labels in list(self._uncounted):
@@ -308,5 +311,13 @@ def _environment(name: str | None) -> str:
     return name if name in _ENVIRONMENTS else OTHER
 
 
-def _reason(name: str) -> str:
-    return name if name in _KNOWN_REASONS else OTHER
+def _service(name: str) -> str:
+    return name if name in SERVICES or name == "simulator" else OTHER
+
+
+def _where(app: str, event: _Placed) -> _Place:
+    return app, _service(event.service), _environment(event.environment)
+
+
+def _reason(name: str, service: str = "apns") -> str:
+    return name if name in OWN_REASONS or name in service_of(service).reasons else OTHER

@@ -6,8 +6,8 @@ from typing import Any, Final, Self
 
 from handbell.errors import AppError, RegistryError
 from handbell.registry.session import read_time_zone
-from handbell.services.apns.reasons import REASONS
 from handbell.services.reactions import Reaction
+from handbell.services.table import SERVICES
 
 from .cap import Cap, read_cap
 from .circuit import LONGEST_ASKED_SECONDS, CircuitStop, StoredCircuit
@@ -28,19 +28,22 @@ HELD_BY: Final = {
 }
 """The hold reasons whose deliveries are checked again when a rule changes, by rule."""
 
-STOPPED_BY: Final = frozenset(
-    {
-        "CircuitOpen",
-        *CERTIFICATE_REASONS,
-        *(
-            reason.name
-            for reason in REASONS.values()
-            if reason.reaction
-            in (Reaction.FIX_CONFIGURATION, Reaction.TRY_OTHER_ENVIRONMENT, Reaction.WRONG_APP)
-        ),
-    }
+_OF_CONFIGURATION: Final = (
+    Reaction.FIX_CONFIGURATION,
+    Reaction.TRY_OTHER_ENVIRONMENT,
+    Reaction.WRONG_APP,
 )
-"""The hold reasons of an open circuit."""
+
+
+def stopped_by() -> frozenset[str]:
+    """Return the hold reasons of an open circuit, of all push services."""
+    refusals = (
+        reason.name
+        for service in SERVICES.values()
+        for reason in service.reasons.values()
+        if reason.reaction in _OF_CONFIGURATION
+    )
+    return frozenset({"CircuitOpen", *CERTIFICATE_REASONS, *refusals})
 
 
 def _read_zone(text: str) -> str:

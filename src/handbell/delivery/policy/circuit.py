@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 
 from handbell._back_off import BackOff
 from handbell.registry.session import Environment
+from handbell.services.table import service_of
 
-from .retry import MENDED_BY_HAND, SERVICE_PROBE, probe_at
+from .retry import MENDED_BY_HAND, SERVICE_PROBE, no_sooner, probe_at
 
 SEVERAL_PERSONS: Final = 5
 """The number of persons whose tokens must be refused before the configuration is suspected."""
@@ -50,13 +51,15 @@ _SOON_AGAIN_SECONDS: Final = 60.0
 class CircuitScope(NamedTuple):
     """The scope of a circuit. That of a service has neither app nor topic.
 
-    ``credential`` is a fingerprint.
+    ``credential`` is a fingerprint. ``topic`` is what the push service judges by beside it:
+    Apple's topic, Google's project, the origin of a browser's push server.
     """
 
     app: str
     environment: Environment
     credential: str
     topic: str = ""
+    service: str = "apns"
 
     @property
     def is_service(self) -> bool:
@@ -64,16 +67,19 @@ class CircuitScope(NamedTuple):
         return not self.app
 
     @property
-    def service(self) -> "CircuitScope":
-        """Return the circuit of the service that the pushes go through."""
-        return CircuitScope("", self.environment, self.credential)
+    def shared(self) -> "CircuitScope":
+        """The circuit of the service that the pushes go through, common to all apps."""
+        # Where addresses name their server, one that is down says nothing about the others.
+        topic = self.topic if service_of(self.service).origin_of is not None else ""
+        return CircuitScope("", self.environment, self.credential, topic, self.service)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitStop:
     """An open circuit: why sending stopped, and when the next probe is sent (UNIX seconds).
 
-    ``environment`` and ``topic`` say what is stopped; an outage of the service has no topic.
+    ``service``, ``environment`` and ``topic`` say what is stopped; an outage has a topic only where
+    addresses name their server.
     """
 
     reason: str
@@ -83,6 +89,7 @@ class CircuitStop:
     probes: int = 0
     environment: Environment | None = None
     topic: str = ""
+    service: str = "apns"
 
 
 class StoredCircuit(NamedTuple):
@@ -174,6 +181,7 @@ class Circuit:
             probes=probes,
             environment=self.place.environment,
             topic=self.place.topic,
+            service=self.place.service,
         )
         self.probe = None
 
@@ -316,7 +324,7 @@ class ServiceCircuit(Circuit):
     @property
     def row(self) -> BackOff:
         """The delays between probes."""
-        return SERVICE_PROBE
+        return no_sooner(SERVICE_PROBE, service_of(self.place.service))
 
     @property
     def longest(self) -> float:

@@ -22,14 +22,15 @@ from handbell.gateways.outcomes import (
 )
 from handbell.registry.session import Environment
 from handbell.services import apns
-from handbell.services.apns.reasons import REASONS
 from handbell.services.reactions import Reaction
+from handbell.services.service import PushService
+from handbell.services.table import service_of
 
 OTHER_ENVIRONMENT: Final[dict[Environment, Environment]] = {
     "production": "development",
     "development": "production",
 }
-"""The other environment a token may belong to. The twin has none."""
+"""The other environment a token may belong to, of a service that has two. The twin has none."""
 
 
 class Suspect(Enum):
@@ -87,9 +88,10 @@ def decide(
     environment: Environment,
     tried: FirstAnswer | None = None,
     *,
+    service: PushService = apns.SERVICE,
     is_of_its_kind: bool = True,
 ) -> Decision:
-    """Return what follows from the outcome of a push to ``environment``.
+    """Return what follows from the outcome of a push by ``service`` to ``environment``.
 
     ``tried`` is given when this was the second environment for the same delivery. A token is put
     in quarantine only when both refused the token itself: a key that fits only one environment, or
@@ -99,7 +101,7 @@ def decide(
     refusal of another kind of push (a VoIP push to a token for alerts) concerns that push only:
     the session is not closed, moved or quarantined.
     """
-    decision = _decide(outcome, environment, tried)
+    decision = _decide(outcome, environment, tried, service)
     if is_of_its_kind:
         return decision
     doubt = Suspect.NOBODY if decision.doubt is Suspect.TOKEN else decision.doubt
@@ -108,13 +110,15 @@ def decide(
     )
 
 
-def _decide(outcome: Outcome, environment: Environment, tried: FirstAnswer | None) -> Decision:
+def _decide(
+    outcome: Outcome, environment: Environment, tried: FirstAnswer | None, service: PushService
+) -> Decision:
     match outcome:
         case Accepted():
             moved = environment if tried is not None else None
             return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
         case DeviceGone():
-            return _decide_gone(outcome)
+            return _decide_gone(outcome, service)
         case RetryLater() | LostVerdict() | Unknown():
             held = _decide_held(outcome)
             if outcome.reason in CERTIFICATE_REASONS:
@@ -123,7 +127,7 @@ def _decide(outcome: Outcome, environment: Environment, tried: FirstAnswer | Non
         case Withdrawn():
             return Decision("cancelled", reason="SessionClosed")
         case Refused():
-            return _decide_refused(outcome, environment, tried)
+            return _decide_refused(outcome, environment, tried, service)
 
 
 def _decide_held(outcome: RetryLater | LostVerdict | Unknown) -> Decision:
@@ -150,8 +154,8 @@ def _decide_held(outcome: RetryLater | LostVerdict | Unknown) -> Decision:
             return Decision("held", reason=outcome.reason, detail=outcome.detail, is_unknown=True)
 
 
-def _decide_gone(outcome: DeviceGone) -> Decision:
-    row = REASONS.get(outcome.reason)
+def _decide_gone(outcome: DeviceGone, service: PushService) -> Decision:
+    row = service.reasons.get(outcome.reason)
     if row is None or row.reaction is not Reaction.CLOSE_SESSION:
         # Not the push service's own answer: an intermediary has answered.
         return Decision("held", reason=outcome.reason, status=outcome.status, is_lost=True)
@@ -165,12 +169,12 @@ def _decide_gone(outcome: DeviceGone) -> Decision:
 
 
 def _decide_refused(
-    outcome: Refused, environment: Environment, tried: FirstAnswer | None
+    outcome: Refused, environment: Environment, tried: FirstAnswer | None, service: PushService
 ) -> Decision:
     failed = Decision("failed", reason=outcome.reason, status=outcome.status, detail=outcome.detail)
     match outcome.reaction:
         case Reaction.TRY_OTHER_ENVIRONMENT:
-            return _decide_misplaced(failed, environment, tried)
+            return _decide_misplaced(failed, environment, tried, service)
         case Reaction.WRONG_APP:
             return replace(failed, quarantines=True, doubt=Suspect.TOKEN, doubted=environment)
         case Reaction.FIX_CONFIGURATION:
@@ -180,22 +184,20 @@ def _decide_refused(
 
 
 def _decide_misplaced(
-    failed: Decision, environment: Environment, tried: FirstAnswer | None
+    failed: Decision, environment: Environment, tried: FirstAnswer | None, service: PushService
 ) -> Decision:
-    reason = failed.reason or ""
-    other = OTHER_ENVIRONMENT.get(environment)
+    is_of_token = failed.reason in service.token_reasons
+    other = OTHER_ENVIRONMENT.get(environment) if service.has_environments else None
     if tried is None and other is not None:
         return replace(failed, environment=other)
-    both_refused_token = reason == "BadDeviceToken" and (
-        tried is None or tried.reason == "BadDeviceToken"
-    )
+    both_refused_token = is_of_token and (tried is None or tried.reason in service.token_reasons)
     if both_refused_token:
         # The session's last known environment vouches for its token.
         doubted = environment if tried is None else tried.environment
         return replace(failed, quarantines=True, doubt=Suspect.TOKEN, doubted=doubted)
     # One environment refused the key, so the token is not in doubt; the other environment's key is
     # right.
-    if tried is not None and reason == "BadDeviceToken":
+    if tried is not None and is_of_token:
         failed, environment = replace(failed, reason=tried.reason), tried.environment
     return replace(failed, doubt=Suspect.CONFIGURATION, doubted=environment)
 
@@ -231,8 +233,8 @@ _SERVER_ERROR: Final = 500
 _OUR_OWN: Final = frozenset({"RequestUnusable", "Interrupted"})
 
 
-def health_signal(outcome: Outcome) -> HealthSignal:
-    """Return what an outcome tells about the push service: whether it accepts pushes.
+def health_signal(outcome: Outcome, service: PushService = apns.SERVICE) -> HealthSignal:
+    """Return what an outcome tells about its push service: whether it accepts pushes.
 
     A server error, a lost connection, a timeout and an intermediary's answer are trouble; any
     other complete answer shows that the service works, whatever it says about the push.
@@ -241,7 +243,8 @@ def health_signal(outcome: Outcome) -> HealthSignal:
         case Accepted():
             return HealthSignal.ANSWERED
         case Refused() | DeviceGone():
-            return HealthSignal.ANSWERED if outcome.reason in REASONS else HealthSignal.NOTHING
+            is_its_own = outcome.reason in service.reasons
+            return HealthSignal.ANSWERED if is_its_own else HealthSignal.NOTHING
         case Withdrawn():
             return HealthSignal.NOTHING
         case LostVerdict():
@@ -249,10 +252,10 @@ def health_signal(outcome: Outcome) -> HealthSignal:
             is_trouble = is_foreign or outcome.status >= _SERVER_ERROR
             return HealthSignal.TROUBLE if is_trouble else HealthSignal.NOTHING
         case RetryLater() | Unknown():
-            return _sign_of_later(outcome)
+            return _sign_of_later(outcome, service)
 
 
-def _sign_of_later(outcome: RetryLater | Unknown) -> HealthSignal:
+def _sign_of_later(outcome: RetryLater | Unknown, service: PushService) -> HealthSignal:
     if outcome.reason in CERTIFICATE_REASONS:
         return HealthSignal.NOTHING
     if isinstance(outcome, Unknown):
@@ -260,7 +263,8 @@ def _sign_of_later(outcome: RetryLater | Unknown) -> HealthSignal:
     if outcome.status >= _SERVER_ERROR:
         return HealthSignal.TROUBLE
     if outcome.status:
-        return HealthSignal.ANSWERED if outcome.reason in REASONS else HealthSignal.NOTHING
+        is_its_own = outcome.reason in service.reasons
+        return HealthSignal.ANSWERED if is_its_own else HealthSignal.NOTHING
     if outcome.reason in UNREACHED:
         return HealthSignal.UNREACHED
     return HealthSignal.NOTHING if outcome.reason in _OUR_OWN else HealthSignal.TROUBLE
@@ -316,6 +320,10 @@ OWN_REASONS: Final = {
     "Expired": (
         "it expired before it could be sent, or sent again",
         "send it with a longer time to live",
+    ),
+    "NotForService": (
+        "this push service cannot carry such a notification",
+        Fix(Action.PREVIEW, "look at what each service takes"),
     ),
     "Interrupted": ("sending was interrupted before an answer arrived", _AGAIN),
     "ConnectionLost": (
@@ -399,17 +407,24 @@ OWN_REASONS: Final = {
         "check that the simulator is booted",
     ),
 }
-"""Reasons of our own, with their meaning and what to do; Apple's are in the protocol table."""
+"""Reasons of our own, with their meaning and what to do; each service has a table of its own."""
 
 
-def meaning(reason: str, detail: str = "") -> tuple[str, str]:
-    """Return a reason's explanation and remedy; both are clauses without a full stop.
+def reaction_to(reason: str, gateway: str) -> Reaction | None:
+    """Return what a reason of a push service calls for; None for one that it does not document."""
+    row = service_of(gateway).reasons.get(reason)
+    return None if row is None else row.reaction
 
-    An undocumented reason is returned unchanged.
+
+def meaning(reason: str, detail: str = "", gateway: str = "apns") -> tuple[str, str]:
+    """Return the explanation and remedy of a reason; both are clauses without a full stop.
+
+    ``gateway`` is whose reason it is. An undocumented reason is returned unchanged.
     """
-    if reason in REASONS:
-        row = REASONS[reason]
-        return detail or row.meaning, apns.SERVICE.fix(row)
+    service = service_of(gateway)
+    if reason in service.reasons:
+        row = service.reasons[reason]
+        return detail or row.meaning, service.fix(row)
     if reason in OWN_REASONS:
         words, fix = OWN_REASONS[reason]
         if reason == "ServiceDown" and detail:

@@ -13,11 +13,10 @@ from typing import Final, Literal
 
 from handbell._back_off import JITTER, BackOff
 from handbell._text import count
-from handbell.services.apns.protocol import (
-    STORED_AT_MOST_SECONDS,
-)
-from handbell.services.apns.reasons import BACK_OFF, BACK_OFF_BY_REASON, REASONS
+from handbell.services import apns
+from handbell.services.apns.protocol import STORED_AT_MOST_SECONDS
 from handbell.services.reactions import Reaction
+from handbell.services.service import PushService
 
 from .decision import Decision
 
@@ -56,9 +55,9 @@ MENDED_BY_HAND: Final = BackOff(_MINUTE, 2, 15 * _MINUTE)
 WAYLESS: Final = frozenset({"NoCredential", "TwinNotRunning"})
 """The hold reasons of a delivery without a gateway."""
 
+_UNPROCESSED: Final = frozenset({"RefusedStream", "GoneAway"})
 _BY_REASON: Final = MappingProxyType(
     {
-        **BACK_OFF_BY_REASON,
         "CircuitOpen": MENDED_BY_HAND,
         "NoCredential": MENDED_BY_HAND,
         "TwinNotRunning": MENDED_BY_HAND,
@@ -135,8 +134,9 @@ def next_attempt(
     expires_at: float | None,
     now: float,
     rng: Random,
+    service: PushService = apns.SERVICE,
 ) -> RetryAt | GiveUp:
-    """Return when a held delivery is sent again, or why it is given up.
+    """Return when a held delivery is sent again by ``service``, or why it is given up.
 
     ``attempts`` is how many were made, the one just ended included; ``expires_at`` as for
     :func:`retry_deadline`, which counts from ``created_at``: the end of the first attempt, moved on
@@ -159,7 +159,7 @@ def next_attempt(
         return GiveUp("failed", decision.reason, f"it was tried {attempts} times")
     if decision.is_unknown and expires_at == 0:
         return _only_once(decision)
-    base = base_delay(decision, attempts=attempts)
+    base = base_delay(decision, attempts=attempts, service=service)
     earliest = now + max(base, decision.after or 0)
     end = retry_deadline(created_at=created_at, expires_at=expires_at)
     if earliest >= end.at:
@@ -205,25 +205,37 @@ def _only_once(decision: Decision) -> GiveUp:
     return GiveUp("failed", decision.reason, "it was to be sent only once")
 
 
-def base_delay(decision: Decision, *, attempts: int) -> float:
+def base_delay(decision: Decision, *, attempts: int, service: PushService = apns.SERVICE) -> float:
     """Return the delay after so many attempts, without jitter and ``Retry-After``."""
-    return row_of(decision).delay(max(attempts - 1, 0))
+    return row_of(decision, service).delay(max(attempts - 1, 0))
 
 
-def row_of(decision: Decision) -> BackOff:
-    """Return the back-off row that applies to a held delivery."""
-    if decision.is_unknown:
-        return NO_ANSWER
+def row_of(decision: Decision, service: PushService = apns.SERVICE) -> BackOff:
+    """Return the back-off row that applies to a delivery that ``service`` has not accepted yet."""
     reason = decision.reason or ""
-    if reason in _BY_REASON:
-        return _BY_REASON[reason]
+    by_reason = _BY_REASON.get(reason) or service.back_off_by_reason.get(reason)
+    if decision.is_unknown or by_reason is None:
+        return _row_without_name(decision, service)
+    return by_reason
+
+
+def _row_without_name(decision: Decision, service: PushService) -> BackOff:
+    if decision.is_unknown:
+        return no_sooner(NO_ANSWER, service)
     if decision.is_lost:
-        return NO_VERDICT
-    if decision.status is not None and decision.status >= _SERVER_ERROR and reason not in REASONS:
-        return NO_REASON
-    if decision.reaction is None or (decision.status is None and reason not in REASONS):
-        return NOT_REACHED
-    return BACK_OFF.get(decision.reaction, BACK_OFF[Reaction.BACK_OFF])
+        return no_sooner(NO_VERDICT, service)
+    is_its_own = decision.reason in service.reasons
+    if decision.status is not None and decision.status >= _SERVER_ERROR and not is_its_own:
+        return no_sooner(NO_REASON, service)
+    if decision.reaction is None or (decision.status is None and not is_its_own):
+        is_unprocessed = decision.reason in _UNPROCESSED
+        return NOT_REACHED if is_unprocessed else no_sooner(NOT_REACHED, service)
+    return service.back_off.get(decision.reaction, service.back_off[Reaction.BACK_OFF])
+
+
+def no_sooner(row: BackOff, service: PushService) -> BackOff:
+    """Return a row of delays that begins no sooner than the push service wants."""
+    return row if row.first >= service.least_seconds else row._replace(first=service.least_seconds)
 
 
 def while_down(

@@ -24,6 +24,7 @@ from handbell._chunks import chunks
 from handbell.apps.store import is_any_of, is_app_of
 from handbell.delivery.urgency import LEVELS
 from handbell.registry.session import Environment
+from handbell.services.table import service_of
 from handbell.storage.bulk import insert_or_change
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
@@ -37,7 +38,7 @@ from handbell.storage.tables import (
     shards,
 )
 
-from .app_rules import STOPPED_BY, AppRules
+from .app_rules import AppRules, stopped_by
 from .circuit import CircuitScope, CircuitStop, StoredCircuit
 from .parts import TIMES_OF_DAY
 from .retry import SERVICE_DOWN
@@ -166,9 +167,12 @@ class RulesStore:
     def users_by_environment(
         self,
         app_row: int,
+        service: str,
         is_development: bool,  # noqa: FBT001 - called by position
     ) -> dict[Environment, int]:
         """Return the number of an app's users by environment, from its newest sessions.
+
+        Only sessions of the push service count.
 
         ``is_development`` is the environment of sessions that were never reached.
         """
@@ -178,7 +182,9 @@ class RulesStore:
         if is_development:
             is_new = newest.c.accepted_at.is_(None) & (environment == "production")
             environment = case((is_new, "development"), else_=environment)
-        statement = select(environment, func.count(newest.c.user_id.distinct()))
+        statement = select(environment, func.count(newest.c.user_id.distinct())).where(
+            newest.c.service == service
+        )
         with self._database.read() as connection:
             found = connection.execute(statement.group_by(environment))
             return {name: int(number) for name, number in found}
@@ -213,6 +219,7 @@ class RulesStore:
                 notifications.c.app.in_(concerned),
                 deliveries.c.reason == SERVICE_DOWN,
                 deliveries.c.environment == service.environment,
+                deliveries.c.gateway == service.service,
             ),
             at,
         )
@@ -228,12 +235,13 @@ class RulesStore:
         """
         held = deliveries.c.reason == SERVICE_DOWN
         if not place.is_service:
-            held = and_(deliveries.c.reason.in_(STOPPED_BY), notifications.c.app == place.app)
+            held = and_(deliveries.c.reason.in_(stopped_by()), notifications.c.app == place.app)
+        held = and_(held, *_goes_through(place))
         known = select(sessions.c.accepted_at).where(sessions.c.id == deliveries.c.number)
         for level in LEVELS:
             first = (
                 _waiting(level, at)
-                .where(held, deliveries.c.environment == place.environment)
+                .where(held)
                 .order_by(
                     known.scalar_subquery().is_(None), deliveries.c.attempts, deliveries.c.due_at
                 )
@@ -349,6 +357,19 @@ def _waiting(level: int, at: float) -> Select[Any]:
     )
 
 
+def _goes_through(place: CircuitScope) -> list[ColumnElement[bool]]:
+    """Return the conditions that a delivery goes the way of a circuit, as far as its row tells."""
+    found = [
+        deliveries.c.environment == place.environment,
+        deliveries.c.gateway == place.service,
+    ]
+    if service_of(place.service).origin_of is not None:
+        its = select(sessions.c.token).where(sessions.c.id == deliveries.c.number)
+        address = func.coalesce(deliveries.c.address, its.scalar_subquery())
+        found.append(address.contains(f"{place.topic}/", autoescape=True))
+    return found
+
+
 def _bring_forward(keys: Select[Any], at: float) -> Update:
     key = tuple_(deliveries.c.notification_id, deliveries.c.number)
     return update(deliveries).where(key.in_(keys)).values(due_at=int(at * 1000))
@@ -369,6 +390,7 @@ def _noted(row: Any) -> StoredCircuit:
             probes=row.probes,
             environment=row.environment,
             topic=row.topic,
+            service=row.service,
         )
-    place = CircuitScope(row.app, row.environment, row.credential, row.topic)
+    place = CircuitScope(row.app, row.environment, row.credential, row.topic, row.service)
     return StoredCircuit(place, None if row.accepted_at is None else row.accepted_at / 1000, stop)

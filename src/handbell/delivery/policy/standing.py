@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from handbell.apps.credential_choice import by_preference
 from handbell.registry.session import Environment
-from handbell.services.apns.reasons import TOKEN_REASONS
+from handbell.services.table import service_of
 
 from .circuit import CircuitStop, StoredCircuit
 
@@ -22,6 +22,7 @@ class Key(NamedTuple):
     key_id: str
     kind: str
     environment: Environment | None = None
+    service: str = "apns"
 
 
 class RefusedCredential(NamedTuple):
@@ -40,7 +41,7 @@ class Standing(NamedTuple):
 
 def is_refused(stop: CircuitStop | None) -> bool:
     """Return whether a credential was refused, so that another one may be used."""
-    return stop is not None and stop.reason not in TOKEN_REASONS
+    return stop is not None and stop.reason not in service_of(stop.service).token_reasons
 
 
 def standing(
@@ -54,15 +55,16 @@ def standing(
     found = list(circuits)
     if not is_registered:
         return Standing(_sorted(item.stop for item in found if item.stop is not None))
-    open_by_place: dict[tuple[str, str], dict[str, CircuitStop]] = {}
+    open_by_place: dict[tuple[str, str, str], dict[str, CircuitStop]] = {}
     for one in found:
         if one.stop is not None:
-            place = (one.place.environment, one.place.topic)
+            place = (one.place.service, one.place.environment, one.place.topic)
             open_by_place.setdefault(place, {})[one.place.credential] = one.stop
     stops: list[CircuitStop] = []
     cautions: list[RefusedCredential] = []
-    for (environment, _), by_key in open_by_place.items():
-        serving = by_preference(environment, keys, lambda key: key.environment)
+    for (service, environment, _), by_key in open_by_place.items():
+        mine = [key for key in keys if key.service == service]
+        serving = by_preference(environment, mine, lambda key: key.environment)
         used = next(
             (item for item in serving if not is_refused(by_key.get(item.fingerprint))), None
         )

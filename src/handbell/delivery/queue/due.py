@@ -12,7 +12,8 @@ class Due(NamedTuple):
     ``status`` is the session's, ``closed`` for one that is gone; None where no session holds the
     address, or where it was just seen to be active. ``locale`` chooses the language. ``begun_at``
     is from when its retries count, in UNIX milliseconds; None before its first attempt.
-    ``was_accepted`` says that a push to the session was accepted before.
+    ``was_accepted`` says that a push to the session was accepted before. ``details`` is JSON of
+    what belongs to the address beside the token, if anything does.
     """
 
     notification: int
@@ -29,3 +30,4 @@ class Due(NamedTuple):
     locale: str | None = None
     begun_at: int | None = None
     was_accepted: bool = False
+    details: str | None = None

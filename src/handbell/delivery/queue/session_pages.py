@@ -4,7 +4,7 @@ Measured in instructions per session (docs/decisions/0009-where-the-time-of-a-pu
 index is not what costs, the columns are, and so is each step that gives up the interpreter.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import repeat
@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     exists,
     func,
+    literal,
     or_,
     select,
 )
@@ -25,9 +26,10 @@ from sqlalchemy import (
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.parts import NO_ZONE, read_zones
 from handbell.registry.session import Environment
+from handbell.services.table import SERVICES
 from handbell.storage.lists import each, in_list
-from handbell.storage.statements import Page
-from handbell.storage.tables import deliveries, sessions
+from handbell.storage.statements import Page, Statement
+from handbell.storage.tables import OF_OTHER_SERVICES, deliveries, sessions
 
 Also = frozenset[str]
 """Which of the columns beside token and environment are wanted: those of :data:`ALSO`."""
@@ -38,7 +40,8 @@ ALSO: Final = ("user_id", "time_zone", "locale")
 class Listener(NamedTuple):
     """One session of a broadcast's page; its first attempt, unless the shard was resumed.
 
-    ``user_id``, ``time_zone`` and ``locale`` are read only where something goes by them.
+    ``user_id``, ``time_zone`` and ``locale`` are read only where something goes by them,
+    ``gateway`` and ``details`` only where an app has sessions of several push services.
     """
 
     number: int
@@ -52,6 +55,7 @@ class Listener(NamedTuple):
     mail: str | None = None
     locale: str | None = None
     begun_at: int | None = None
+    details: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +79,14 @@ class Shard:
 
 
 _PLAIN: Final = ("id", "token", "environment")
+_MIXED: Final = ("id", "environment", "service")
+# The condition is that of the index, literally.
+_OTHERS: Final = Statement(
+    select(literal(1))
+    .select_from(sessions)
+    .where(sessions.c.app_id == bindparam("app"), OF_OTHER_SERVICES)
+    .limit(1)
+)
 _listener: Final = cast("Any", partial(tuple.__new__, Listener))
 
 
@@ -85,11 +97,14 @@ def read_page(
     *,
     also: Also = frozenset(),
     is_development: bool = False,
+    services: Collection[str] | None = None,
 ) -> list[Listener]:
     """Return the next sessions of a shard, in the order of their ids; empty at its end.
 
     ``is_development`` makes sessions that were never reached start in that environment. What is not
-    wanted by ``also`` is None.
+    wanted by ``also`` is None. ``services`` are the push services that can carry the notification;
+    None says that all sessions are Apple's. Of one device's sessions with several services, the
+    first service's gets it.
     """
     page = _page(
         is_development=is_development,
@@ -97,6 +112,7 @@ def read_page(
         passes_over=shard.is_resumed or shard.is_split,
         has_zones=shard.zones is not None,
         also=also,
+        order=None if services is None else tuple(SERVICES),
     )
     values: dict[str, Any] = {
         "app": shard.app_row,
@@ -110,14 +126,27 @@ def read_page(
         values["notification"] = shard.notification
     if shard.zones is not None:
         values["zones"] = read_zones(shard.zones)
+    if services is not None:
+        values["services"] = list(services)
     columns = page.columns(connection, **values)
     if not columns:
         return []
-    return _listeners(columns, also, is_repeat=shard.is_resumed)
+    return _listeners(columns, also, is_repeat=shard.is_resumed, is_mixed=services is not None)
 
 
-def _listeners(columns: Sequence[Iterable[Any]], also: Also, *, is_repeat: bool) -> list[Listener]:
+def has_other_services(connection: Connection, app_row: int) -> bool:
+    """Return whether an app has sessions of other push services than Apple's."""
+    return bool(_OTHERS.rows(connection, app=app_row))
+
+
+def _listeners(
+    columns: Sequence[Iterable[Any]], also: Also, *, is_repeat: bool, is_mixed: bool
+) -> list[Listener]:
     numbers, tokens, environments, *rest = columns
+    gateways: Iterable[Any] = repeat("apns")
+    details: Iterable[Any] = repeat(None)
+    if is_mixed:
+        gateways, details, *rest = rest
     named = dict(zip(_named(also), rest, strict=True))
     user_ids, zones, locales = (named.get(name, repeat(None)) for name in ALSO)
     made = zip(
@@ -127,11 +156,12 @@ def _listeners(columns: Sequence[Iterable[Any]], also: Also, *, is_repeat: bool)
         user_ids,
         zones,
         repeat(is_repeat),
-        repeat("apns"),
+        gateways,
         repeat(0),
         repeat(None),
         locales,
         repeat(None),
+        details,
     )
     # A named tuple's own constructor takes several times as long, and there are millions.
     return list(map(_listener, made))
@@ -143,13 +173,21 @@ def _named(also: Also) -> list[str]:
 
 @lru_cache
 def _page(
-    *, is_development: bool, has_source: bool, passes_over: bool, has_zones: bool, also: Also
+    *,
+    is_development: bool,
+    has_source: bool,
+    passes_over: bool,
+    has_zones: bool,
+    also: Also,
+    order: tuple[str, ...] | None,
 ) -> Page:
     environment: Any = sessions.c.environment
     if is_development:
         is_new = sessions.c.accepted_at.is_(None) & (environment == "production")
         environment = case((is_new, "development"), else_=environment)
     columns = [sessions.c.id, sessions.c.token, environment.label("environment")]
+    if order is not None:
+        columns += [sessions.c.service, sessions.c.address]
     columns += [sessions.c[name] for name in _named(also)]
     statement = (
         select(*columns)
@@ -173,8 +211,33 @@ def _page(
                 deliveries.c.number == sessions.c.id,
             )
         )
-    # No id, token or environment holds a comma.
-    return Page(statement, _PLAIN)
+    if order is None:
+        # No id, token or environment holds a comma.
+        return Page(statement, _PLAIN)
+    return Page(statement.where(*_first_of_device(order)), _MIXED)
+
+
+def _first_of_device(order: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a session gets a notification, among those of its device."""
+    other = sessions.alias()
+    carried = select(each("services").c.value)
+    before = exists().where(
+        other.c.user_id == sessions.c.user_id,
+        other.c.device_id == sessions.c.device_id,
+        other.c.app_id == sessions.c.app_id,
+        other.c.status == "active",
+        other.c.service.in_(carried),
+        _place(other.c.service, order) < _place(sessions.c.service, order),
+    )
+    return (
+        sessions.c.service.in_(carried),
+        sessions.c.device_id.is_(None) | ~before,
+    )
+
+
+def _place(service: ColumnElement[str], order: Sequence[str]) -> ColumnElement[int]:
+    places = [(service == name, place) for place, name in enumerate(order)]
+    return case(*places, else_=len(order))
 
 
 def is_in_zones(zones: str) -> ColumnElement[bool]:

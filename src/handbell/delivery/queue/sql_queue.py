@@ -6,13 +6,14 @@ broadcast.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import time
 from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Row,
     Select,
     and_,
@@ -28,8 +29,10 @@ from sqlalchemy import (
 )
 
 from handbell._chunks import chunks
+from handbell.delivery.addresses import read_stored
 from handbell.delivery.policy.parts import ShardPart
 from handbell.delivery.urgency import LEVELS
+from handbell.services.table import SERVICES
 from handbell.storage.database import Database
 from handbell.storage.lists import rows_of
 from handbell.storage.statements import Statement
@@ -37,7 +40,7 @@ from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessio
 
 from .due import Due
 from .open_since import OpenSince
-from .session_pages import Also, Listener, Shard, read_page
+from .session_pages import Also, Listener, Shard, has_other_services, read_page
 from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
 
 MOST_SHARDS: Final = 200
@@ -45,12 +48,17 @@ MOST_SHARDS: Final = 200
 
 
 class Asked(NamedTuple):
-    """A request for sessions of a shard."""
+    """A request for sessions of a shard.
+
+    ``carried`` names the push services that can carry the notification; it is asked where the app
+    has sessions of several.
+    """
 
     shard: Shard
     limit: int
     also: Also
     is_development: bool
+    carried: Callable[[], Collection[str]]
 
 
 class Queue:
@@ -60,6 +68,7 @@ class Queue:
         self._database = database
         self._now = now
         self._open_since = OpenSince(database)
+        self._mixed: set[int] = set()
 
     def look(
         self, *, above: int = 0, apart_from: Collection[int] = (), full: Collection[str] = ()
@@ -109,7 +118,7 @@ class Queue:
                 return []
             taken = [tuple(key) for key in keys]
             _TAKE.run(connection, keys=taken, worker=worker)
-            return [Due._make(row) for row in _DUE.rows(connection, keys=taken)]
+            return [_due(row) for row in _DUE.rows(connection, keys=taken)]
 
     def claim_shards(
         self,
@@ -191,22 +200,35 @@ class Queue:
 
         See :func:`~handbell.delivery.queue.session_pages.read_page`.
         """
-        (found,) = self.pages([Asked(shard, limit, also, is_development)])
+        (found,) = self.pages([Asked(shard, limit, also, is_development, lambda: SERVICES)])
         return found
 
     def pages(self, asked: Iterable[Asked]) -> list[list[Listener]]:
         """Return the next sessions of several shards, in order."""
         with self._database.read() as connection:
-            return [
-                read_page(
-                    connection,
-                    one.shard,
-                    one.limit,
-                    also=one.also,
-                    is_development=one.is_development,
-                )
-                for one in asked
-            ]
+            return [self._page(connection, one) for one in asked]
+
+    def _page(self, connection: Connection, asked: Asked) -> list[Listener]:
+        app = asked.shard.app_row
+        read = partial(
+            read_page,
+            connection,
+            asked.shard,
+            asked.limit,
+            also=asked.also,
+            is_development=asked.is_development,
+        )
+        if not self.is_mixed(app):
+            found = read()
+            # Afterwards: whatever became another service's while it was read is seen.
+            if not has_other_services(connection, app):
+                return found
+            self._mixed.add(app)
+        return read(services=asked.carried())
+
+    def is_mixed(self, app_row: int) -> bool:
+        """Return whether sessions of other services than Apple's were seen of an app."""
+        return app_row in self._mixed
 
     def unsettled(self, rows: Collection[int]) -> set[int]:
         """Return which notifications have deliveries in flight or due, by one statement.
@@ -258,7 +280,8 @@ _DUE: Final = Statement(
     select(
         deliveries.c.notification_id,
         deliveries.c.number,
-        deliveries.c.gateway,
+        # A session says itself which service it is of.
+        func.coalesce(sessions.c.service, deliveries.c.gateway),
         func.coalesce(deliveries.c.address, sessions.c.token),
         deliveries.c.environment,
         deliveries.c.attempts,
@@ -270,12 +293,21 @@ _DUE: Final = Statement(
         sessions.c.locale,
         deliveries.c.begun_at,
         sessions.c.accepted_at.is_not(None),
+        sessions.c.address,
     )
     .join_from(_KEYS, deliveries, _IS_KEY)
     .outerjoin(sessions, sessions.c.id == deliveries.c.number)
     .outerjoin(users, users.c.id == sessions.c.user_id)
     .order_by(deliveries.c.notification_id, deliveries.c.number)
 )
+
+
+def _due(row: Sequence[Any]) -> Due:
+    due = Due._make(row)
+    if due.number < ADDRESSED:
+        return due
+    token, details = read_stored(due.token)
+    return due if details is None else due._replace(token=token, details=details)
 
 
 def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:

@@ -1,22 +1,26 @@
-"""Hourly counts: one small row per app and hour, next to the ledger.
+"""Hourly counts: one small row per app, push service and hour, next to the ledger.
 
 A chart over a month must not count millions of deliveries at each view. So each outcome is added
 to its hour in the transaction that writes it: ledger and counts always agree.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, func, select
 
+from handbell.services.table import service_of
 from handbell.storage.bulk import upsert_rows
 from handbell.storage.lists import each
 from handbell.storage.statements import Statement
 from handbell.storage.tables import notifications, tallies
 
 from .outcome_batch import Batch
+
+_Counted = dict[tuple[int, str], Counter[str]]
+"""Counts by the row of a notification and the gateway."""
 
 HOUR: Final = 3_600_000
 """An hour in milliseconds, as instants in the database are."""
@@ -41,24 +45,25 @@ class HourCount:
 
 def add_batch(connection: Connection, batch: Batch, at: int) -> None:
     """Count the outcomes of a batch in the hour of ``at`` (UNIX milliseconds)."""
-    by_row: dict[int, Counter[str]] = {}
-    for (row, _, _), sent in batch.sent.items():
-        by_row.setdefault(row, Counter())["sent"] += len(sent)
+    by_row: _Counted = {}
+    for (row, gateway, _, _), sent in batch.sent.items():
+        by_row.setdefault((row, gateway), Counter())["sent"] += len(sent)
     for ending in batch.endings:
         if name := _COUNTED_AS.get(ending.state):
-            by_row.setdefault(ending.notification_id, Counter())[name] += 1
+            by_row.setdefault((ending.notification_id, ending.gateway), Counter())[name] += 1
     if by_row:
         _add_rows(connection, by_row, at)
 
 
-def add_reports(connection: Connection, reports: Iterable[tuple[int, str, int]]) -> None:
+def add_reports(connection: Connection, reports: Iterable[tuple[int, str, str, int]]) -> None:
     """Count ``displayed`` and ``opened``, each in its hour.
 
-    A report is the row of its notification, its name, and when it was (UNIX milliseconds).
+    A report is the row of its notification, the gateway of the delivery, its name, and when it was
+    (UNIX milliseconds).
     """
-    by_hour: dict[int, dict[int, Counter[str]]] = {}
-    for row, name, at in reports:
-        by_hour.setdefault(at // HOUR, {}).setdefault(row, Counter())[name] += 1
+    by_hour: dict[int, _Counted] = {}
+    for row, gateway, name, at in reports:
+        by_hour.setdefault(at // HOUR, {}).setdefault((row, gateway), Counter())[name] += 1
     for hour, by_row in sorted(by_hour.items()):
         _add_rows(connection, by_row, hour * HOUR)
 
@@ -91,14 +96,19 @@ def _bucket(start: int, hours: int, row: Any) -> HourCount:
     return HourCount(start=start, hours=hours, **counts)
 
 
-def _add_rows(connection: Connection, by_row: Mapping[int, Counter[str]], at: int) -> None:
-    by_app: dict[str, Counter[str]] = {}
-    for row, app in _APPS.rows(connection, numbers=list(by_row)):
-        by_app.setdefault(app, Counter()).update(by_row[row])
+def _add_rows(connection: Connection, by_row: _Counted, at: int) -> None:
+    by_app: dict[tuple[str, str], Counter[str]] = {}
+    app_of = dict(_APPS.rows(connection, numbers=list({row for row, _ in by_row})))
+    for (row, gateway), counts in by_row.items():
+        if row in app_of:
+            # What a Mac's Simulator got counts with Apple's.
+            service = service_of(gateway).name
+            by_app.setdefault((app_of[row], service), Counter()).update(counts)
     # In one order everywhere, so that two writers never wait for each other.
     counted = sorted(by_app.items())
     columns: dict[str, list[Any]] = {
-        "app": [app for app, _ in counted],
+        "app": [app for (app, _), _ in counted],
+        "service": [service for (_, service), _ in counted],
         "hour": [at // HOUR * HOUR] * len(counted),
         **{name: [counts[name] for _, counts in counted] for name in COUNTED},
     }

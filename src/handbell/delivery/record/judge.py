@@ -45,6 +45,7 @@ from handbell.delivery.work.in_flight import Item
 from handbell.delivery.work.push_batch import PushBatch
 from handbell.delivery.work.routes import Route, Routes
 from handbell.gateways.outcomes import Outcome
+from handbell.services.table import service_of
 
 _TOKEN_DOUBT_SECONDS: Final = 1.0
 _MOST_RECENT: Final = 1000
@@ -154,11 +155,13 @@ class Judge:
     def hear(self, push_batch: PushBatch, place: int, outcome: Outcome) -> None:
         """Judge the outcome of one push, now or later."""
         tried, ticket = push_batch.tried.get(place), push_batch.ticket
+        gateway = push_batch.way.gateway
         decision = decide(
             outcome,
             push_batch.environment,
             tried,
-            is_of_its_kind=ticket.composed[place].is_of_its_kind,
+            service=service_of(gateway),
+            is_of_its_kind=ticket.composed[place].is_of_its_kind(gateway),
         )
         verdict = Verdict(push_batch, place, decision, tried)
         if decision.is_lost:
@@ -212,6 +215,7 @@ class Judge:
                     at=self._now(),
                     environment=route.configuration.place.environment,
                     topic=route.configuration.place.topic,
+                    service=route.configuration.place.service,
                 )
             )
         self._tell_probed(route, opened)
@@ -226,7 +230,7 @@ class Judge:
         self, verdict: Verdict, route: Route, outcome: Outcome, *, is_probe: bool
     ) -> ServiceFailure | None:
         service, decision = route.service, verdict.decision
-        match health_signal(outcome):
+        match health_signal(outcome, service_of(service.place.service)):
             case HealthSignal.ANSWERED:
                 # Accepted pushes are counted with the rest of the batch.
                 if decision.state != "sent" and service.note_taken(1, self._now()):
@@ -359,7 +363,10 @@ class Judge:
             return
         self._actions.adopt(self._recent.pop(service.place, ()))
         _log.warning(
-            "Push service unavailable: environment=%s reason=%s", stop.environment, stop.reason
+            "Push service unavailable: service=%s environment=%s reason=%s",
+            stop.service,
+            stop.environment,
+            stop.reason,
         )
         for app in self._routes.apps_of(service.place):
             self._actions.tell(
@@ -367,6 +374,7 @@ class Judge:
                     app=app,
                     at=self._now(),
                     environment=service.place.environment,
+                    service=service.place.service,
                     reason=stop.reason,
                     detail=stop.detail,
                     probe_at=stop.probe_at,
@@ -375,9 +383,15 @@ class Judge:
 
     def _end_outage(self, service: ServiceCircuit) -> None:
         self._write(StoredCircuit(service.place))
-        for app in self._routes.apps_of(service.place):
+        place = service.place
+        for app in self._routes.apps_of(place):
             self._actions.tell(
-                ServiceUp(app=app, at=self._now(), environment=service.place.environment)
+                ServiceUp(
+                    app=app,
+                    at=self._now(),
+                    environment=place.environment,
+                    service=place.service,
+                )
             )
 
     def _put_off(self, circuit: Circuit) -> None:
@@ -403,6 +417,7 @@ class Judge:
                 at=self._now(),
                 environment=stop.environment,
                 topic=stop.topic,
+                service=stop.service,
                 reason=stop.reason,
                 detail=stop.detail,
                 probe_at=stop.probe_at,
@@ -417,6 +432,7 @@ class Judge:
                     app=route.app,
                     at=self._now(),
                     environment=circuit.place.environment,
+                    service=circuit.place.service,
                     circuit="service" if circuit.place.is_service else "configuration",
                     is_passed=circuit.stop is None,
                 )
@@ -430,6 +446,7 @@ class Judge:
                 notification_id=verdict.composed.id,
                 number=verdict.item.number,
                 environment=verdict.push_batch.environment,
+                service=verdict.push_batch.way.gateway,
                 status=verdict.decision.status or 0,
             )
         )

@@ -34,12 +34,16 @@ class Ending(NamedTuple):
     begun_at: int | None = None
 
 
+SentKey = tuple[int, str, str, int]
+"""What pushes that were accepted have in common: notification, gateway, environment, urgency."""
+
+
 @dataclass(slots=True)
 class Batch:
     """The outcomes written in one transaction.
 
-    ``sent`` holds, by notification row, environment and urgency, the numbers of pushes that
-    were accepted and of which nothing else is to be said; they are dated when they are written.
+    ``sent`` holds, by notification row, gateway, environment and urgency, the numbers of pushes
+    that were accepted and of which nothing else is to be said; they are dated when written.
     Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
     milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
     for the end of an outage from now on, if they are held. ``webhook_events`` are the events of it
@@ -47,7 +51,7 @@ class Batch:
     other processes.
     """
 
-    sent: dict[tuple[int, str, int], list[int]] = field(default_factory=dict)
+    sent: dict[SentKey, list[int]] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     adopted: list[tuple[int, int]] = field(default_factory=list)
     accepted_sessions: list[int] = field(default_factory=list)

@@ -86,6 +86,7 @@ def sent_event(
         at=now,
         notification_ids=notification_ids,
         environment=push_batch.environment,
+        service=push_batch.way.gateway,
         seconds=(took,) * number,
     )
 
@@ -104,6 +105,7 @@ def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: f
             until=ending.due_at / 1000,
             attempts=attempts,
             environment=ending.environment,
+            service=ending.gateway,
         )
     if ending.state == "sent":
         return PushesSent(
@@ -111,6 +113,7 @@ def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: f
             at=now,
             notification_ids=(notification_id,),
             environment=ending.environment,
+            service=ending.gateway,
             seconds=(took,),
         )
     return DeliveryFailed(
@@ -124,4 +127,5 @@ def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: f
         status=ending.status,
         attempts=attempts,
         environment=ending.environment,
+        service=ending.gateway,
     )

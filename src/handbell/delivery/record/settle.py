@@ -28,6 +28,7 @@ from handbell.delivery.work.push_batch import PushBatch
 from handbell.delivery.work.routes import Route, Routes
 from handbell.gateways.gateway import Push
 from handbell.gateways.outcomes import Accepted, Outcome, Withdrawn
+from handbell.services.table import service_of
 from handbell.storage.tables import ADDRESSED
 
 from .judge import Judge, SessionUsers, Verdict, doubted_route
@@ -227,6 +228,7 @@ class Settlement:
             expires_at=composed.expires_at,
             now=now,
             rng=self._rng,
+            service=service_of(verdict.item.gateway),
         )
 
     def _change_session(self, composed: Composed, item: Item, decision: Decision) -> None:
@@ -235,7 +237,7 @@ class Settlement:
             return
         app, at = composed.app_state.app.id, self._now()
         mail, reason = item.mail, decision.reason or ""
-        if decision.state == "sent" and composed.is_of_its_kind:
+        if decision.state == "sent" and composed.is_of_its_kind(item.gateway):
             batch.accepted_sessions.append(session)
         if decision.moves_to is not None:
             batch.moved[session] = decision.moves_to
@@ -245,12 +247,26 @@ class Settlement:
         if decision.closes:
             batch.gone[session] = (decision.gone_since, reason)
             self._events.append(
-                SessionClosed(app=app, at=at, session_id=session, mail=mail, reason=reason)
+                SessionClosed(
+                    app=app,
+                    at=at,
+                    session_id=session,
+                    mail=mail,
+                    reason=reason,
+                    service=item.gateway,
+                )
             )
         if decision.quarantines:
             batch.refused[session] = reason
             self._events.append(
-                SessionQuarantined(app=app, at=at, session_id=session, mail=mail, reason=reason)
+                SessionQuarantined(
+                    app=app,
+                    at=at,
+                    session_id=session,
+                    mail=mail,
+                    reason=reason,
+                    service=item.gateway,
+                )
             )
 
     def hold_all(self, ticket: Ticket, places: Iterable[int], reason: str, until: float) -> None:
@@ -392,15 +408,15 @@ class Settlement:
 
     def _cut_sent(self, push_batch: PushBatch, batch: Batch, events: list[Event]) -> None:
         ticket, route = push_batch.ticket, push_batch.route
-        places = push_batch.cut()
+        gateway, places = push_batch.way.gateway, push_batch.cut()
         is_probe = any(map(ticket.is_probe, places[:1]))
         if not (sent := ticket.end(places)):
             return
         by_notification = _by_notification(ticket, sent)
         for composed, numbers in by_notification:
-            key = (composed.row, push_batch.environment, composed.urgency)
+            key = (composed.row, gateway, push_batch.environment, composed.urgency)
             batch.sent.setdefault(key, []).extend(numbers)
-            if not ticket.is_page and composed.is_of_its_kind:
+            if not ticket.is_page and composed.is_of_its_kind(gateway):
                 batch.accepted_sessions += [one for one in numbers if one < ADDRESSED]
         if route is not None:
             self._judge.accept(

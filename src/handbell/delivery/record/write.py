@@ -19,9 +19,9 @@ from handbell.storage.statements import Statement
 from handbell.storage.tables import deliveries, notifications, sessions, shards
 
 from .hourly_counts import add_batch
-from .outcome_batch import Batch, Ending
+from .outcome_batch import Batch, Ending, SentKey
 
-Sent = Mapping[tuple[int, str, int], Sequence[int]]
+Sent = Mapping[SentKey, Sequence[int]]
 """See :class:`~handbell.delivery.record.outcome_batch.Batch`."""
 
 _KEY: Final = ("notification_id", "number")
@@ -36,12 +36,12 @@ _CHANGED: Final = {
     "worker_id": "NULL",
 }
 _SENT: Final = {
-    "gateway": "apns",
     "state": "sent",
     "status": 200,
     "attempts": 1,
     "is_repeat": False,
 }
+_SENT_KEY: Final = ("notification_id", "gateway", "environment", "urgency")
 _SENT_REPLACED: Final = ("environment", "sent_at", "finished_at")
 _SENT_CHANGED: Final = {
     "state": "'sent'",
@@ -140,15 +140,15 @@ def is_true(event: Event, kept: Collection[int]) -> bool:
 
 
 def _write_sent(connection: Connection, sent: Sent, now: int) -> None:
-    few: list[tuple[int, str, int, int]] = []
-    for (row, environment, urgency), numbers in sent.items():
+    few: list[tuple[int, str, str, int, int]] = []
+    for key, numbers in sent.items():
         if len(numbers) > _FEW:
-            key = {"notification_id": row, "environment": environment, "urgency": urgency}
-            _upsert_sent(connection, {"number": numbers}, key, now)
+            same = dict(zip(_SENT_KEY, key, strict=True))
+            _upsert_sent(connection, {"number": numbers}, same, now)
         else:
-            few += [(row, environment, urgency, number) for number in numbers]
+            few += [(*key, number) for number in numbers]
     if few:
-        names = ("notification_id", "environment", "urgency", "number")
+        names = (*_SENT_KEY, "number")
         _upsert_sent(connection, dict(zip(names, zip(*few, strict=True), strict=True)), {}, now)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from handbell.delivery.policy.parts import parts_of
@@ -19,6 +20,7 @@ from handbell.delivery.work.app_state import FIRST_BATCH, AppState
 from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import InFlight, Ticket
+from handbell.delivery.work.push_batch import Way, way_of
 from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
 from handbell.errors import HandbellError
@@ -36,6 +38,7 @@ from .sender import no_way_reason
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
 _MAIN_SECONDS: Final = 30.0
+_PLACE: Final = attrgetter("gateway", "environment")
 _LOOKED_AT: Final = 20
 """The number of sessions of a stopped broadcast that are searched for an established one."""
 
@@ -123,7 +126,7 @@ class Broadcaster:
         self._worker = worker
         self._now = now
         self._clock = clock
-        self._environments: dict[tuple[int, bool], tuple[Environment | None, float]] = {}
+        self._environments: dict[tuple[int, str, bool], tuple[Environment | None, float]] = {}
         self._reading = GroupCommit(self._read)
 
     @property
@@ -198,9 +201,7 @@ class Broadcaster:
             return
         probe = await self._acquire(route)
         try:
-            if route is not None and _is_stopped(route, composed, probe, now):
-                self._rest_stopped(held, route)
-            else:
+            if not self._has_to_rest(held, route, composed, probe):
                 await self._read_page(held, composed, probe)
         finally:
             # Where a ticket has it by now, that one gives it back.
@@ -222,7 +223,7 @@ class Broadcaster:
         ):
             rules, former = composed.app_state.rules, held.route
             also = composed.needs(rules)
-            asked = Asked(held.shard, most, also, composed.is_development)
+            asked = Asked(held.shard, most, also, composed.is_development, composed.carried)
             (found,) = await self._reading.bring([asked])
             if self._has_to_wait(found, composed):
                 await self._divide(held, composed)
@@ -233,8 +234,7 @@ class Broadcaster:
                 return
             if route is not former:
                 probe = None  # it was for another way
-            if route is not None and _is_stopped(route, composed, probe, self._now()):
-                self._rest_stopped(held, route)
+            if self._has_to_rest(held, route, composed, probe):
                 return
             if route is None and await self._rests_without_way(held, composed, listeners):
                 return
@@ -288,20 +288,27 @@ class Broadcaster:
         """
         if not listeners:
             return held.route
-        gateways = Counter(one.environment for one in listeners)
-        route = await self._gateways.route(composed, "apns", gateways.most_common(1)[0][0])
+        counted = Counter(map(_PLACE, listeners))
+        ways = [_way(composed, listeners, *place) for place, _ in counted.most_common()]
+        route = await self._gateways.route(composed, ways[0])
         if not composed.app_state.is_stopped:
             return route
-        environment = await self._main_environment(held.shard.app_row, composed)
-        return (
-            route
-            if environment is None
-            else await self._gateways.route(composed, "apns", environment)
-        )
+        for way in ways[1:]:
+            other = await self._gateways.route(composed, way)
+            is_open = other is not None and other.stop is None
+            if is_open and way.gateway != ways[0].gateway:
+                # What one push service refuses does not hold up another.
+                return other
+        environment = await self._main_environment(held.shard.app_row, composed, ways[0].gateway)
+        if environment is None:
+            return route
+        return await self._gateways.route(composed, ways[0]._replace(environment=environment))
 
-    async def _main_environment(self, app_row: int, composed: Composed) -> Environment | None:
+    async def _main_environment(
+        self, app_row: int, composed: Composed, service: str
+    ) -> Environment | None:
         """Return the environment of most persons of an app, cached for some seconds."""
-        loop, asked = asyncio.get_running_loop(), (app_row, composed.is_development)
+        loop, asked = asyncio.get_running_loop(), (app_row, service, composed.is_development)
         known, until = self._environments.get(asked, (None, 0.0))
         if loop.time() > until:
             users = await self._storage_retry.call(self._rules_store.users_by_environment, *asked)
@@ -351,6 +358,30 @@ class Broadcaster:
             # It was given to another worker, which divides it.
             held.ready_at = self._clock() + _WATCH_SECONDS
 
+    def _has_to_rest(
+        self, held: HeldShard, route: Route | None, composed: Composed, probe: Probe | None
+    ) -> bool:
+        """Return a shard whose route is stopped until the next probe; say whether it rests.
+
+        One of several push services goes on: what is for the stopped one gets rows.
+        """
+        if route is None or not _is_stopped(route, composed, probe, self._now()):
+            return False
+        if self._has_other_service(held, {route.configuration.place.service}):
+            return False
+        self._rest_stopped(held, route)
+        return True
+
+    def _has_other_service(self, held: HeldShard, services: Collection[str]) -> bool:
+        """Return whether an app has sessions of other services as well, which work."""
+        app_state = held.app_state
+        if app_state is None or not self._queue.is_mixed(held.shard.app_row):
+            return False
+        stopped = {
+            one.configuration.place.service for one in app_state.routes if one.stop is not None
+        }
+        return bool({key.service for key in app_state.rules.keys} - stopped - {*services})
+
     def _rest_stopped(self, held: HeldShard, route: Route) -> None:
         """Return a stopped app's shard until the next probe."""
         now = self._now()
@@ -368,9 +399,12 @@ class Broadcaster:
         now = self._now()
         if not listeners or composed.is_over(now):
             return False
-        for environment in {one.environment for one in listeners}:
+        ways = {_way(composed, listeners, *place) for place in set(map(_PLACE, listeners))}
+        if self._has_other_service(held, {way.gateway for way in ways}):
+            return False
+        for way in ways:
             try:
-                await self._gateways.find(composed, "apns", environment)
+                await self._gateways.find(composed, way)
             except HandbellError as error:
                 reason = no_way_reason(error)
             else:
@@ -385,6 +419,15 @@ class Broadcaster:
             return
         self._held.remove(held)
         self._book.rest_shard(held.shard.id, until, reason)
+
+
+def _way(composed: Composed, listeners: Sequence[Listener], gateway: str, environment: str) -> Way:
+    """Return the way of the first session of a page that goes by this gateway."""
+    return next(
+        way_of(composed, one)
+        for one in listeners
+        if one.gateway == gateway and one.environment == environment
+    )
 
 
 def _next_of_each_app(ready: Sequence[HeldShard]) -> list[HeldShard]:

@@ -19,12 +19,16 @@ from handbell.delivery.work.in_flight import InFlight, Item, Ticket
 from handbell.delivery.work.push_batch import PushBatch, Way, ways_of
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.delivery.work.routes import Route
-from handbell.errors import StoppedError
+from handbell.errors import NotificationError, StoppedError
+from handbell.services.table import service_of
 
 from .admission import Admission
 from .gateway_cache import GatewayCache
 from .probes import Probes
 from .sender import PushSender
+
+NOT_FOR_SERVICE: Final = "NotForService"
+"""The reason of a delivery whose push service cannot carry such a notification."""
 
 PROBE_SECONDS: Final = 2.0
 """How long deliveries stay in memory while a probe is in flight."""
@@ -144,12 +148,34 @@ class Dispatcher:
     async def _send_ready(self, ticket: Ticket, ready: Sequence[int]) -> None:
         """Send admitted deliveries, each route by itself: a stopped one holds up no other."""
         await asyncio.gather(
-            *(self._send_along(ticket, way, part) for way, part in ways_of(ticket, ready).items())
+            *(
+                self._send_along(ticket, way, part)
+                for way, part in ways_of(ticket, self._carried(ticket, ready)).items()
+            )
         )
+
+    def _carried(self, ticket: Ticket, places: Sequence[int]) -> Sequence[int]:
+        """Return the deliveries that their push services can carry; end the others."""
+        of, items = ticket.composed, ticket.items
+        known: dict[tuple[int, str], NotificationError | None] = {}
+        for place in places:
+            composed, gateway = of[place], items[place].gateway
+            if (composed.row, gateway) not in known:
+                known[composed.row, gateway] = composed.refusal(gateway)
+        if not any(known.values()):
+            return places
+        kept: list[int] = []
+        for place in places:
+            error = known[of[place].row, items[place].gateway]
+            if error is None:
+                kept.append(place)
+            else:
+                self._book.end(ticket, place, "cancelled", NOT_FOR_SERVICE, detail=error.what)
+        return kept
 
     async def _send_along(self, ticket: Ticket, way: Way, ready: Sequence[int]) -> None:
         composed = ticket.composed[ready[0]]
-        route = await self._gateways.route(composed, way.gateway, way.environment)
+        route = await self._gateways.route(composed, way)
         while ready:
             probe = None
             if route is not None and route.stop is not None:
@@ -209,13 +235,31 @@ class Dispatcher:
         if route is None:
             return most
         urgency = max(ticket.composed[place].urgency for place in ready)
-        return self._ramps.grant(route.service, urgency, most, now)
+        return self._ramps.pace(route.service, self._ramps.grant(route.service, urgency, most, now))
 
     async def _send_page(self, ticket: Ticket, rules: AppRules) -> None:
         # By the rules for which it was read: others may need a column that was left out.
         async for ready in self._admission.admit(ticket, ticket.places, rules):
-            ways = ways_of(ticket, ready)
-            await asyncio.gather(*(self._send(ticket, way, part) for way, part in ways.items()))
+            ways = ways_of(ticket, self._carried(ticket, ready))
+            await asyncio.gather(
+                *(self._send_paced(ticket, way, part) for way, part in ways.items())
+            )
+
+    async def _send_paced(self, ticket: Ticket, way: Way, places: Sequence[int]) -> None:
+        """Send a part of a page, no faster than its push service wants."""
+        if not service_of(way.gateway).ramp_seconds:
+            await self._send(ticket, way, places)
+            return
+        route = await self._gateways.route(ticket.composed[places[0]], way)
+        while places:
+            most = len(places)
+            if route is not None and route.stop is None:
+                most = self._ramps.pace(route.service, most)
+            if most:
+                self.begin(self._send(ticket, way, places[:most]))
+                places = places[most:]
+            else:
+                await self._flusher.next_written(FLUSH_SECONDS)
 
     async def _send(self, ticket: Ticket, way: Way, places: Sequence[int]) -> None:
         try:

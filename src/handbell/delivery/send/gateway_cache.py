@@ -12,10 +12,12 @@ from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.circuit import CircuitScope
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.gateway_finder import DropGateway, FindGateway
+from handbell.delivery.work.push_batch import Way
 from handbell.delivery.work.routes import Route, Routes
 from handbell.errors import CredentialError, HandbellError, TwinError
 from handbell.gateways.gateway import Gateway
 from handbell.registry.session import Environment
+from handbell.services.table import SERVICES
 from handbell.storage.group_commit import GroupCommit
 
 WAY_SECONDS: Final = 5.0
@@ -65,17 +67,15 @@ class GatewayCache:
         self._asking = 0
         self._dropping: set[asyncio.Task[None]] = set()
 
-    async def find(
-        self, composed: Composed, name: GatewayName, environment: Environment
-    ) -> Gateway:
-        """Return the gateway for a notification; raises the errors of the look-up.
+    async def find(self, composed: Composed, way: Way) -> Gateway:
+        """Return the gateway for a notification's way; raises the errors of the look-up.
 
         If its credential was refused, returns that of another one which serves the environment.
         """
         refused: frozenset[str] = frozenset()
         while True:
-            gateway = await self._find(composed, name, environment, refused)
-            route = self.route_of(composed, name, environment, gateway)
+            gateway = await self._find(composed, way.gateway, way.environment, refused)
+            route = self.route_of(composed, way, gateway)
             if route is None or not route.is_refused:
                 return gateway
             credential = route.configuration.place.credential
@@ -123,26 +123,24 @@ class GatewayCache:
         """Look up gateways in one call, since a thread switch costs as much as a look-up."""
         return await self._threads.run(lambda: list(map(_answer, asks)))
 
-    async def route(
-        self, composed: Composed, name: GatewayName, environment: Environment
-    ) -> Route | None:
-        """Return the route of a notification to an environment, None if there is none."""
+    async def route(self, composed: Composed, way: Way) -> Route | None:
+        """Return the route of a notification's way, None if there is none."""
         try:
-            gateway = await self.find(composed, name, environment)
+            gateway = await self.find(composed, way)
         except HandbellError:
             return None
-        return self.route_of(composed, name, environment, gateway)
+        return self.route_of(composed, way, gateway)
 
-    def route_of(
-        self, composed: Composed, name: GatewayName, environment: Environment, gateway: Gateway
-    ) -> Route | None:
+    def route_of(self, composed: Composed, way: Way, gateway: Gateway) -> Route | None:
         """Return the route through a gateway; None if it has no circuit."""
-        if name != "apns":
+        if way.gateway not in SERVICES:
             return None
         app_state = composed.app_state
         credential = getattr(gateway, "fingerprint", "")
+        # Where neither message nor address names one, it is the credential's: Google's project.
+        topic = way.topic or getattr(gateway, "topic", "")
         route = self._routes.of(
-            CircuitScope(app_state.app.id, environment, credential, composed.message.topic)
+            CircuitScope(app_state.app.id, way.environment, credential, topic, way.gateway)
         )
         if route not in app_state.routes:
             app_state.routes.append(route)

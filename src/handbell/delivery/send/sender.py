@@ -63,13 +63,11 @@ class PushSender:
         try:
             await self._heartbeat.hold_lease()
             composed = push_batch.first
-            gateway = await self._gateways.find(composed, way.gateway, way.environment)
+            gateway = await self._gateways.find(composed, way)
             gateway.require(self._heartbeat.lease.holds)
             if ticket.snapshot.is_concerned:
                 self._take_back(push_batch)
-            route = push_batch.route = self._gateways.route_of(
-                composed, way.gateway, way.environment, gateway
-            )
+            route = push_batch.route = self._gateways.route_of(composed, way, gateway)
             if route is not None and route.stop is not None:
                 self._hold_stopped(push_batch, route)
             self._out[push_batch] = gateway
@@ -185,17 +183,19 @@ def _apns_id(push_batch: PushBatch, place: int) -> str:
 def _pushes(push_batch: PushBatch) -> list[Push]:
     """Return the pushes for the gateway, each keyed by its place in the ticket."""
     of, items = push_batch.ticket.composed, push_batch.ticket.items
-    environment = push_batch.environment
+    gateway, environment = push_batch.way.gateway, push_batch.environment
     made: list[Push] = []
     last: object = None
     for place in push_batch.places:
         composed, item = of[place], items[place]
         if composed is not last:
             last, name = composed, apns_ids(composed.id)
-            message, languages = composed.message, composed.languages
+            message, languages = composed.for_service(gateway)
         if languages is not None:
             message = languages.message_for(item.locale)
         own = name(item.number)
         collapse_id = own if item.is_repeat else None
-        made.append(_push((place, item.token, environment, own, message, collapse_id)))
+        made.append(
+            _push((place, item.token, environment, own, message, collapse_id, item.details))
+        )
     return made

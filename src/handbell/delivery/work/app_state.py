@@ -60,13 +60,12 @@ class AppState:
         here = route.configuration.place
         alike = (one.configuration.place for one in self.routes if one.is_refused)
         refused = {
-            one.credential
-            for one in alike
-            if (one.environment, one.topic) == (here.environment, here.topic)
+            one.credential for one in alike if one._replace(credential=here.credential) == here
         }
+        mine = [key for key in self.rules.keys if key.service == here.service]
         serving = {
             key.fingerprint
-            for key in by_preference(here.environment, self.rules.keys, lambda key: key.environment)
+            for key in by_preference(here.environment, mine, lambda key: key.environment)
         }
         return here.credential in serving and bool(serving - refused)
 

@@ -1,7 +1,8 @@
 """A stored notification, composed for sending: its message, its app's state, its times."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -16,64 +17,60 @@ from handbell.delivery.policy.schedule import (
     due_at,
     read_send_at,
 )
-from handbell.gateways.apns.compose import compose
+from handbell.errors import NotificationError
+from handbell.gateways.composers import composer
 from handbell.gateways.gateway import Message
 from handbell.gateways.wordings import Wordings, compose_each
+from handbell.services.table import SERVICES, service_of
 
 from .app_state import AppState
+
+
+class Made(NamedTuple):
+    """What goes to one push service: a message, and those of other languages, if there are any."""
+
+    message: Message
+    languages: Wordings | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Composed:
     """What all deliveries of one notification share while a worker sends them.
 
-    ``created_at`` and ``expires_at`` are UNIX seconds; ``expires_at`` is 0 for now or never.
-    ``key`` is the opened key of a sender whose app is not in the registry. ``languages`` gives the
-    message for a locale; None where ``message`` is for everybody.
+    ``created_at``, ``composed_at`` and ``expires_at`` are UNIX seconds: a time to live counts from
+    ``composed_at``, and ``expires_at`` is 0 for now or never. ``key`` is the opened key of a sender
+    whose app is not in the registry. ``made`` is what goes to each push service, composed when the
+    first push to it goes.
     """
 
     row: int
     id: str
     app_state: AppState
-    message: Message
+    content: Notification
+    composed_at: float
     urgency: int
     created_at: float
     expires_at: int | None
     send_at: SendAt | None
     is_development: bool
     is_loud: bool
-    languages: Wordings | None = None
     key: Any = None
     is_cancelled: bool = False
+    made: dict[str, Made | NotificationError] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, stored: Any, app_state: AppState, key: Any = None) -> "Composed":
         """Return the notification of a row of the table ``notifications``."""
-        content = Notification.read(from_json(stored.content, cache_strings="keys"))
         send_at = None if stored.send_at is None else read_send_at(stored.send_at)
-        created_at = stored.created_at / 1000
-        # A time to live counts from when it is to go out.
-        starts = created_at if send_at is None else due_at(send_at, None, app_state.rules.time_zone)
-        wordings = compose_each(
-            compose,
-            content,
-            app=app_state.app,
-            now=max(created_at, starts),
-            notification_id=stored.public_id,
-        )
-        message = wordings.own.message
-        return cls(
+        return cls._of(
+            Notification.read(from_json(stored.content, cache_strings="keys")),
+            app_state,
             row=stored.id,
-            id=stored.public_id,
-            app_state=app_state,
-            message=message,
+            public_id=stored.public_id,
             urgency=stored.urgency,
-            created_at=created_at,
-            expires_at=message.expires_at,
+            created_at=stored.created_at / 1000,
             send_at=send_at,
             is_development=stored.is_development,
-            is_loud=is_loud(content, message),
-            languages=wordings if wordings.by_language else None,
             key=key,
             is_cancelled=stored.cancelled_at is not None,
         )
@@ -82,7 +79,7 @@ class Composed:
     def fresh(
         cls,
         content: Notification,
-        wordings: Wordings,
+        wordings: Mapping[str, Wordings],
         app_state: AppState,
         *,
         row: int,
@@ -95,31 +92,96 @@ class Composed:
     ) -> "Composed":
         """Return the notification of what was just stored, without reading it back.
 
-        ``wordings`` are what :meth:`read` would compose from its row.
+        ``wordings`` are what would be composed for each push service, as far as it was.
         """
-        message = wordings.own.message
-        return cls(
+        return cls._of(
+            content,
+            app_state,
             row=row,
-            id=public_id,
-            app_state=app_state,
-            message=message,
+            public_id=public_id,
             urgency=urgency,
             created_at=(created_at or 0) / 1000,
-            expires_at=message.expires_at,
             send_at=send_at,
             is_development=is_development,
-            is_loud=is_loud(content, message),
-            languages=wordings if wordings.by_language else None,
             key=key,
+            made={service: _made(its) for service, its in wordings.items()},
         )
 
-    @property
-    def is_of_its_kind(self) -> bool:
-        """Whether it is of the kind that sessions' tokens are for: alerts and related types.
+    @classmethod
+    def _of(
+        cls,
+        content: Notification,
+        app_state: AppState,
+        *,
+        public_id: str,
+        created_at: float,
+        send_at: SendAt | None,
+        **fields: Any,
+    ) -> "Composed":
+        # A time to live counts from when it is to go out.
+        starts = created_at if send_at is None else due_at(send_at, None, app_state.rules.time_zone)
+        composed_at = max(created_at, starts)
+        return cls(
+            id=public_id,
+            app_state=app_state,
+            content=content,
+            composed_at=composed_at,
+            created_at=created_at,
+            expires_at=content.expiry(composed_at),
+            send_at=send_at,
+            is_loud=is_loud(content),
+            **fields,
+        )
 
-        A refusal of another kind of push proves nothing about a token for alerts.
+    def for_service(self, gateway: str) -> Made:
+        """Return what goes to the push service behind a gateway, composed at the first call.
+
+        Raises :class:`~handbell.errors.NotificationError` where the service cannot carry it.
         """
-        return self.message.topic == self.app_state.app.bundle_id
+        service = service_of(gateway).name
+        made = self.made.get(service)
+        if made is None:
+            made = self.made[service] = self._compose(service)
+        if isinstance(made, NotificationError):
+            raise made
+        return made
+
+    def _compose(self, service: str) -> Made | NotificationError:
+        try:
+            wordings = compose_each(
+                composer(service).compose,
+                self.content,
+                app=self.app_state.app,
+                now=self.composed_at,
+                notification_id=self.id,
+            )
+        except NotificationError as error:
+            return error
+        return _made(wordings)
+
+    def carried(self) -> list[str]:
+        """Return the names of the push services that can carry it."""
+        return [name for name in SERVICES if self.refusal(name) is None]
+
+    def refusal(self, gateway: str) -> NotificationError | None:
+        """Return why the push service behind a gateway cannot carry it, or None."""
+        try:
+            self.for_service(gateway)
+        except NotificationError as error:
+            return error
+        return None
+
+    def topic(self, gateway: str) -> str:
+        """Return the topic of its messages at a gateway; empty where it cannot carry any."""
+        return "" if self.refusal(gateway) else self.for_service(gateway).message.topic
+
+    def is_of_its_kind(self, gateway: str) -> bool:
+        """Return whether it is of the kind that sessions' addresses at a gateway are for.
+
+        At Apple those are tokens for alerts and related types: a refusal of another kind of push
+        proves nothing about them.
+        """
+        return gateway != "apns" or self.topic(gateway) == self.app_state.app.bundle_id
 
     def starts_at(self, zone: str | None) -> float:
         """Return when it may first go out to somebody in a time zone (UNIX seconds)."""
@@ -138,7 +200,7 @@ class Composed:
             "user_id": self.is_loud and rules.cap is not None,
             "time_zone": isinstance(self.send_at, LocalTime)
             or (self.is_loud and rules.quiet is not None),
-            "locale": self.languages is not None,
+            "locale": self.content.languages is not None,
         }
         return frozenset(name for name, is_needed in needs.items() if is_needed)
 
@@ -147,6 +209,19 @@ class Composed:
         return bool(self.expires_at) and now >= (self.expires_at or 0)
 
 
-def is_loud(content: Notification, message: Message) -> bool:
+def _made(wordings: Wordings) -> Made:
+    return Made(wordings.own.message, wordings if wordings.by_language else None)
+
+
+def is_loud(content: Notification) -> bool:
     """Return whether quiet hours hold it and a cap counts it."""
-    return disturbs(push_type=message.push_type, interruption_level=content.interruption_level)
+    return disturbs(push_type=push_type_of(content), interruption_level=content.interruption_level)
+
+
+def push_type_of(content: Notification) -> str:
+    """Return the push type of a notification, by Apple's name, as it follows from its fields."""
+    if content.push_type is not None:
+        return content.push_type
+    if content.event is not None:
+        return "liveactivity"
+    return "alert" if content.is_shown else "background"

@@ -7,16 +7,18 @@ from typing import NamedTuple
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.decision import FirstAnswer
 from handbell.registry.session import Environment
+from handbell.services.table import SERVICES, service_of
 
 from .composed import Composed
-from .in_flight import Ticket
+from .in_flight import Item, Ticket
 from .routes import Route
 
 
 class Way(NamedTuple):
     """What pushes of one app have in common that one call of a gateway can send.
 
-    ``key`` is the fingerprint of an unregistered app's credential.
+    ``topic`` is Apple's, or the origin of the push server that the addresses name. ``key`` is the
+    fingerprint of an unregistered app's credential.
     """
 
     gateway: GatewayName
@@ -31,17 +33,33 @@ def ways_of(ticket: Ticket, places: Iterable[int]) -> dict[Way, list[int]]:
     of, items = ticket.composed, ticket.items
     last: Composed | None = None
     gateway = environment = ""
+    names_server = False
     mine: list[int] = []
     for place in places:
         composed, item = of[place], items[place]
         # Most go the way of the one before them.
-        if composed is not last or item.environment != environment or item.gateway != gateway:
+        if (
+            composed is not last
+            or item.environment != environment
+            or item.gateway != gateway
+            or names_server
+        ):
             last, gateway, environment = composed, item.gateway, item.environment
-            key = None if composed.key is None else composed.key.fingerprint
-            way = Way(item.gateway, environment, composed.message.topic, key)
-            mine = ways.setdefault(way, [])
+            names_server = service_of(gateway).origin_of is not None
+            mine = ways.setdefault(way_of(composed, item), [])
         mine.append(place)
     return ways
+
+
+def way_of(composed: Composed, item: Item) -> Way:
+    """Return the way of one delivery of a notification, which its push service can carry."""
+    origin_of = service_of(item.gateway).origin_of
+    return Way(
+        item.gateway,
+        item.environment,
+        composed.topic(item.gateway) if origin_of is None else origin_of(item.token),
+        None if composed.key is None else composed.key.fingerprint,
+    )
 
 
 class PushBatch:
@@ -91,7 +109,7 @@ class PushBatch:
         self.route = None
         self.is_over = False
         self.heard_at = 0.0
-        self.is_plain = not self.tried and way.gateway == "apns"
+        self.is_plain = not self.tried and way.gateway in SERVICES
         self.sent: list[int] = []
         self._reported: set[int] = set()
         self._watched: dict[int, asyncio.Future[None]] = {}

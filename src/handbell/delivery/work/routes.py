@@ -106,7 +106,7 @@ class Routes:
         """Return the route of an app to an environment, created on first use."""
         route = self._routes.get(place)
         if route is None:
-            route = Route(ConfigurationCircuit(place), self._service(place.service))
+            route = Route(ConfigurationCircuit(place), self._service(place.shared))
             self._routes[place] = route
             self._adopt(route.configuration, self._noted.pop(place, StoredCircuit(place)))
         return route

@@ -5,7 +5,7 @@ from typing import Final
 from handbell.services.service import PushService
 
 from .address import read_address
-from .protocol import MAX_PAYLOAD_BYTES, RAMP_SECONDS
+from .protocol import MAX_PAYLOAD_BYTES, MESSAGES_PER_MINUTE, RAMP_SECONDS, RETRY_SECONDS
 from .reasons import BACK_OFF, FIXES, REASONS, TOKEN_REASONS
 
 SERVICE: Final = PushService(
@@ -22,4 +22,6 @@ SERVICE: Final = PushService(
     push_types=frozenset({"alert", "background"}),
     read_address=read_address,
     ramp_seconds=RAMP_SECONDS,
+    peak_per_second=MESSAGES_PER_MINUTE // 60,
+    least_seconds=RETRY_SECONDS,
 )

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from handbell.services.address import origin_of
 from handbell.services.service import PushService
 
 from .address import read_address
@@ -21,4 +22,5 @@ SERVICE: Final = PushService(
     max_payload_bytes=MAX_PLAINTEXT_BYTES,
     push_types=frozenset({"alert"}),
     read_address=read_address,
+    origin_of=origin_of,
 )

@@ -29,6 +29,7 @@ _ID_WITH_TIME = (
     f"((floor(extract(epoch FROM now()))::bigint - {partitions.EPOCH}) << {partitions.NUMBER_BITS})"
     f" | (nextval('notification_numbers') & {(1 << partitions.NUMBER_BITS) - 1})"
 )
+_OTHERS = sa.text("service <> 'apns'")
 _OWNED = sa.text("status IN ('active', 'quarantined')")
 
 
@@ -48,6 +49,13 @@ def upgrade() -> None:
         unique=True,
         sqlite_where=_OWNED,
         postgresql_where=_OWNED,
+    )
+    op.create_index(
+        "ix_sessions_other_services",
+        "sessions",
+        ["app_id", "service"],
+        sqlite_where=_OTHERS,
+        postgresql_where=_OTHERS,
     )
 
 
