@@ -32,6 +32,7 @@ from .api import (
     why,
 )
 from .context import Context
+from .cross_origin import CrossOrigin
 from .fast_path import FastPath
 from .links import prove, universal
 from .middleware import SecurityMiddleware
@@ -76,7 +77,9 @@ class _Application(FastAPI):
         # FastAPI's operations close their files in the innermost layer.
         routed = AsyncExitStackMiddleware(self.router)
         answered = ExceptionMiddleware(routed, handlers=self.exception_handlers)
-        return SecurityMiddleware(FastPath(answered, self.router.routes), context=self._context)
+        direct = FastPath(answered, self.router.routes)
+        crossed = CrossOrigin(direct, context=self._context)
+        return SecurityMiddleware(crossed, context=self._context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
