@@ -521,7 +521,9 @@ def test_a_phone_is_added_by_form(page: Page, stand: Stand) -> None:
     dialog.get_by_label("Name").fill("Cleo's phone")
     dialog.get_by_label("Mail address").fill("cleo@example.com")
     dialog.get_by_label("App").select_option("TEAM123456.com.sample.tasks")
-    expect(dialog.get_by_role("group")).to_have_accessible_description(
+    expect(
+        dialog.get_by_role("group", name="Device token lives in")
+    ).to_have_accessible_description(
         "Handbell sends to the production side; the development side is for other clients."
     )
     dialog.get_by_label("Development").check()
