@@ -42,7 +42,8 @@ _CA_LIFE: Final = 3650 * _DAY
 _LEAF_LIFE: Final = 365 * _DAY
 _RENEW_BEFORE: Final = 30 * _DAY
 _PRIVATE: Final = 0o600
-_SIGNING: Final = hashes.SHA256()
+SIGNING: Final = hashes.SHA256()
+"""The hash of every signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,10 @@ class Authority:
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]
         subject += [x509.NameAttribute(NameOID.USER_ID, topic) for topic in listed[:1]]
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _leaf(self.certificate, subject, key, ExtendedKeyUsageOID.CLIENT_AUTH)
+        builder = leaf_builder(self.certificate, subject, key, ExtendedKeyUsageOID.CLIENT_AUTH)
         for oid, value in extensions:
             builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), critical=False)
-        return _pem(builder.sign(self._key, _SIGNING)) + _key_pem(key)
+        return to_pem(builder.sign(self._key, SIGNING)) + key_pem(key)
 
     def _server_file(self) -> Path:
         """Return the file with the server's certificate and key, renewed before it expires."""
@@ -129,9 +130,9 @@ class Authority:
         if not self._is_good_server_file(path):
             key = ec.generate_private_key(ec.SECP256R1())
             subject = [x509.NameAttribute(NameOID.COMMON_NAME, "Handbell twin")]
-            builder = _leaf(self.certificate, subject, key, ExtendedKeyUsageOID.SERVER_AUTH)
+            builder = leaf_builder(self.certificate, subject, key, ExtendedKeyUsageOID.SERVER_AUTH)
             builder = builder.add_extension(_SERVER_NAMES, critical=False)
-            _write(path, _pem(builder.sign(self._key, _SIGNING)) + _key_pem(key), mode=_PRIVATE)
+            write_file(path, to_pem(builder.sign(self._key, SIGNING)) + key_pem(key), mode=_PRIVATE)
         return path
 
     def _is_good_server_file(self, path: Path) -> bool:
@@ -255,12 +256,21 @@ def _load(folder: Path) -> Authority | None:
 def _make(folder: Path) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     # The name differs between twins, so that a trust store may hold several of them.
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.COMMON_NAME, f"Handbell twin {secrets.token_hex(4)}")]
-    )
+    name = f"Handbell twin {secrets.token_hex(4)}"
+    certificate = authority_builder(name, key, _CA_LIFE).sign(key, SIGNING)
+    write_file(folder / CA_KEY_FILE, key_pem(key), mode=_PRIVATE)
+    write_file(folder / CA_FILE, to_pem(certificate), mode=0o644)
+    return Authority(folder, certificate, key)
+
+
+def authority_builder(
+    name: str, key: ec.EllipticCurvePrivateKey, life: dt.timedelta
+) -> x509.CertificateBuilder:
+    """Return the certificate of an authority that signs no other authority, before it is signed."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        _builder(name, name, key, _CA_LIFE)
+    return (
+        _builder(subject, subject, key, life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_CA_USAGE, critical=True)
         .add_extension(identifier, critical=False)
@@ -268,23 +278,20 @@ def _make(folder: Path) -> Authority:
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
             critical=False,
         )
-        .sign(key, _SIGNING)
     )
-    _write(folder / CA_KEY_FILE, _key_pem(key), mode=_PRIVATE)
-    _write(folder / CA_FILE, _pem(certificate), mode=0o644)
-    return Authority(folder, certificate, key)
 
 
-def _leaf(
+def leaf_builder(
     issuer: x509.Certificate,
     subject: list[x509.NameAttribute[str]],
     key: ec.EllipticCurvePrivateKey,
     purpose: ObjectIdentifier,
+    life: dt.timedelta = _LEAF_LIFE,
 ) -> x509.CertificateBuilder:
     """Return a leaf certificate that passes strict verification (RFC 5280)."""
     issuer_identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
-        _builder(issuer.subject, x509.Name(subject), key, _LEAF_LIFE)
+        _builder(issuer.subject, x509.Name(subject), key, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_LEAF_USAGE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -316,11 +323,13 @@ def _lasts(certificate: x509.Certificate) -> bool:
     return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - _RENEW_BEFORE
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
+def to_pem(certificate: x509.Certificate) -> bytes:
+    """Return a certificate in PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key in PEM, not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -328,7 +337,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write(path: Path, content: bytes, *, mode: int) -> None:
+def write_file(path: Path, content: bytes, *, mode: int) -> None:
     """Write the file atomically, never readable to others in between."""
     passing = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -27,7 +27,8 @@ class Address:
     token endpoint ``oauth_url``; ``webpush_url`` is the origin of browsers' endpoints and
     ``webpush_socket_url`` what a browser connects to. An empty one is a side that the twin does not
     have, as one of an earlier version. ``page_token`` opens a guarded page; only this user can read
-    it from the file.
+    it from the file. ``hosts_ca_file`` is the authority for the services' own names, by which
+    ``proxy_url`` leads to the twin, where it has a proxy.
     """
 
     production_url: str
@@ -40,6 +41,8 @@ class Address:
     oauth_url: str = ""
     webpush_url: str = ""
     webpush_socket_url: str = ""
+    hosts_ca_file: str = ""
+    proxy_url: str = ""
 
     @property
     def page_link(self) -> str:

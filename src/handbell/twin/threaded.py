@@ -137,6 +137,16 @@ class RunningTwin:
         return self._twin.ca_file
 
     @property
+    def hosts_ca_file(self) -> Path:
+        """Return the PEM file of the authority for the services' own names."""
+        return self._twin.hosts_ca_file
+
+    @property
+    def proxy_url(self) -> str:
+        """Return the URL of the proxy; empty without one."""
+        return self._twin.proxy_url
+
+    @property
     def phones(self) -> dict[str, Phone]:
         """Return the phones by id."""
         return self.call(lambda twin: dict(twin.phones))

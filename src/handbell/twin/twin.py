@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,13 +30,15 @@ from .certificates import Authority
 from .discovery import Address, remove_address, write_address
 from .fcm.oauth import TOKEN_PATH
 from .hooks import TwinHooks
+from .host_authority import HostAuthority
 from .page_server import PageServer
 from .ports import bind, check_host
+from .proxy import TwinProxy
 from .sides import check_side
 from .state import TwinState
 from .webpush.socket_server import BrowserSockets
 from .wire.server import WireServer
-from .wire.side import IDLE_SECONDS
+from .wire.side import IDLE_SECONDS, Side
 
 
 class Twin(TwinState):
@@ -44,8 +47,9 @@ class Twin(TwinState):
     ``folder`` holds the certificate authority and the address file; a port of 0 is a free one.
     ``host`` has to be a loopback address. ``now`` is the twin's clock in UNIX seconds: provider
     tokens, expirations and the ``date`` of answers depend on it. A connection without a frame for
-    ``idle_seconds`` gets ``IdleTimeout`` and is closed. Raises TwinError for a host, a folder or a
-    port that is unusable.
+    ``idle_seconds`` gets ``IdleTimeout`` and is closed. With a ``proxy_port`` it has a proxy, for
+    clients with the services' own names built in. Raises TwinError for a host, a folder or a port
+    that is unusable.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Twin(TwinState):
         fcm_port: int = 0,
         webpush_port: int = 0,
         webpush_socket_port: int = 0,
+        proxy_port: int | None = None,
         host: str = "127.0.0.1",
         hooks: TwinHooks | None = None,
         now: Callable[[], float] = time.time,
@@ -74,7 +79,7 @@ class Twin(TwinState):
             "webpush": webpush_port,
             "webpush_socket": webpush_socket_port,
             "page": page_port,
-        }
+        } | ({} if proxy_port is None else {"proxy": proxy_port})
         self._idle_seconds = idle_seconds
         self._running: _Running | None = None
 
@@ -83,6 +88,8 @@ class Twin(TwinState):
     async def start(self) -> None:
         """Open the ports and write the address file; return when all of them answer."""
         authority = await in_thread(Authority.open, self._folder)
+        hosts = HostAuthority(self._folder)
+        await in_thread(hosts.prepare)
         async with contextlib.AsyncExitStack() as undo:
             bound = {
                 name: undo.enter_context(bind(self._host, port))
@@ -90,21 +97,22 @@ class Twin(TwinState):
             }
             servers = {
                 side.name: WireServer(
-                    side,
-                    authority.server_context(speaks_http1=side.speaks_http1),
-                    idle_seconds=self._idle_seconds,
+                    side, _context(authority, hosts, side), idle_seconds=self._idle_seconds
                 )
                 for side in self._sides()
             }
+            proxy = TwinProxy(self._host, self._port_of)
             page = PageServer(self, bound["page"])
             sockets = BrowserSockets(self._webpush)
-            self._running = _Running(authority, servers, page, sockets)
-            self._address = self._addresses(authority, bound)
+            self._running = _Running(authority, servers, page, sockets, proxy)
+            self._address = self._addresses(authority, hosts, bound)
             self._fcm.token_uri = self._address.oauth_url
             undo.push_async_exit(self.__aexit__)
             for name, server in servers.items():
                 await server.start(bound[name])
             await sockets.start(bound["webpush_socket"])
+            if "proxy" in bound:
+                await proxy.start(bound["proxy"])
             await page.start()
             write_address(self._folder, self.address)
             undo.pop_all()
@@ -121,6 +129,7 @@ class Twin(TwinState):
             *(server.stop() for server in running.servers.values()),
             running.page.stop(),
             running.sockets.stop(),
+            running.proxy.stop(),
         )
 
     async def go_away(self) -> None:
@@ -135,14 +144,17 @@ class Twin(TwinState):
 
         Raises TwinError when a port has been taken meanwhile.
         """
+        for name, server in self._started().servers.items():
+            await server.start(bind(self._host, self._port_of(name)))
+
+    def _port_of(self, side: str) -> int:
         urls = {
             "production": self.production_url,
             "development": self.development_url,
             "fcm": self.fcm_url,
             "webpush": self.webpush_url,
         }
-        for name, server in self._started().servers.items():
-            await server.start(bind(self._host, urlsplit(urls[name]).port or 0))
+        return urlsplit(urls[side]).port or 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -151,7 +163,9 @@ class Twin(TwinState):
     async def __aexit__(self, *_error: object) -> None:
         await self.stop()
 
-    def _addresses(self, authority: Authority, bound: Mapping[str, socket.socket]) -> Address:
+    def _addresses(
+        self, authority: Authority, hosts: HostAuthority, bound: Mapping[str, socket.socket]
+    ) -> Address:
         host = f"[{self._host}]" if ":" in self._host else self._host
         at = {name: f"{host}:{item.getsockname()[1]}" for name, item in bound.items()}
         return Address(
@@ -165,6 +179,8 @@ class Twin(TwinState):
             oauth_url=f"https://{at['fcm']}{TOKEN_PATH}",
             webpush_url=f"https://{at['webpush']}",
             webpush_socket_url=f"ws://{at['webpush_socket']}/",
+            hosts_ca_file=str(hosts.ca_file),
+            proxy_url=f"http://{at['proxy']}" if "proxy" in at else "",
         )
 
     def _started(self) -> "_Running":
@@ -222,6 +238,19 @@ class Twin(TwinState):
         """Return the PEM file of the authority that a client has to trust."""
         return Path(self.address.ca_file)
 
+    @property
+    def hosts_ca_file(self) -> Path:
+        """Return the PEM file of the authority that vouches for the services' own names.
+
+        A client that reaches the twin by the proxy, or by a mapped host, has to trust it.
+        """
+        return Path(self.address.hosts_ca_file)
+
+    @property
+    def proxy_url(self) -> str:
+        """Return the URL of the proxy, ``http://127.0.0.1:PORT``; empty without one."""
+        return self.address.proxy_url
+
     def issue_client_certificate(
         self, topics: Sequence[str], *, environment: str | None = None
     ) -> bytes:
@@ -254,3 +283,10 @@ class _Running:
     servers: dict[str, WireServer]
     page: PageServer
     sockets: BrowserSockets
+    proxy: TwinProxy
+
+
+def _context(authority: Authority, hosts: HostAuthority, side: Side) -> ssl.SSLContext:
+    context = authority.server_context(speaks_http1=side.speaks_http1)
+    hosts.serve(context, speaks_http1=side.speaks_http1)
+    return context
