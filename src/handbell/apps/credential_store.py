@@ -176,6 +176,15 @@ class CredentialStore:
             connection.execute(delete(circuits).where(*its))
         self.forget()
 
+    def subscriptions_by(self, app: App, key_id: str) -> int:
+        """Return how many subscriptions can be reached by a web push key alone; 0 for another."""
+        with self._database.read() as connection:
+            rows = _rows(connection, app, "webpush")
+            row = next((row for row in rows if row["key_id"] == key_id), None)
+            if row is None:
+                return 0
+            return subscriptions.count_of(connection, app, _environments_of(rows, row))
+
     def credential(self, app: App, key_id: str) -> Credential:
         """Return one of an app's credentials by its key id.
 
@@ -403,15 +412,19 @@ def _replace_vapid(
 
 
 def _part(connection: Connection, app: App, row: RowMapping, *, is_forced: bool) -> None:
-    rows = _rows(connection, app, "webpush")
-    used = [
+    used = _environments_of(_rows(connection, app, "webpush"), row)
+    if not is_forced:
+        subscriptions.require_none(connection, app, used)
+    subscriptions.part_from(connection, app, row["fingerprint"], used)
+
+
+def _environments_of(rows: list[RowMapping], row: RowMapping) -> list[str]:
+    """Return the environments in which, of an app's web push keys, this one is used."""
+    return [
         environment
         for environment in SERVICES["webpush"].environments
         if _serving(rows, environment)[:1] == [row]
     ]
-    if not is_forced:
-        subscriptions.require_none(connection, app, used)
-    subscriptions.part_from(connection, app, row["fingerprint"], used)
 
 
 def _serving(rows: list[RowMapping], environment: str) -> list[RowMapping]:

@@ -19,14 +19,19 @@ _WEB_PUSH: Final = "webpush"
 _REACHED: Final = ("active", "quarantined")
 
 
-def require_none(connection: Connection, app: App, environments: Collection[str]) -> None:
-    """Raise CredentialInUseError if subscriptions of an app in some environments need their key."""
+def count_of(connection: Connection, app: App, environments: Collection[str]) -> int:
+    """Return how many subscriptions of an app in some environments need their key."""
     statement = (
         select(func.count())
         .select_from(sessions)
         .where(*_of(app, environments), sessions.c.status.in_(_REACHED))
     )
-    number = connection.scalar(statement) or 0
+    return connection.scalar(statement) or 0
+
+
+def require_none(connection: Connection, app: App, environments: Collection[str]) -> None:
+    """Raise CredentialInUseError if subscriptions of an app in some environments need their key."""
+    number = count_of(connection, app, environments)
     if number:
         raise CredentialInUseError(
             f"{count(number, 'subscription')} of {app.id} can be reached by this web push key "

@@ -83,6 +83,7 @@ from . import (
     phones,
     publishing,
     rules,
+    services,
     settings,
     sign_in,
     start,

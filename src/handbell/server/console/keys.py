@@ -1,11 +1,17 @@
-"""The keys of an app: uploaded, sealed, checked at once, never shown again."""
+"""Apple's keys of an app: uploaded, sealed, checked at once, never shown again.
 
+Credentials of every push service are removed here.
+"""
+
+from functools import partial
 from typing import Final
 
 from starlette.responses import Response
 
-from handbell._text import trimmed
+from handbell._text import count, trimmed
 from handbell.apps.checkup import caveats
+from handbell.apps.credential_kinds import KINDS
+from handbell.apps.credential_store import StoredCredential
 from handbell.errors import CredentialError, NotFoundError
 from handbell.services.apns.credential import AuthKey, Certificate, key_id_of_name, read_auth_key
 
@@ -19,6 +25,11 @@ pages = PageRoutes()
 _KEYS: Final = "/console/apps/{app}/keys"
 _CERTIFICATE_FILES: Final = (".p12", ".pfx", ".pem")
 _ENVIRONMENTS: Final = frozenset({"production", "development", "twin"})
+_FOR_GOOD: Final = {
+    "apns": "It cannot be had back from here; Apple lets a .p8 be downloaded only once.",
+    "fcm": "It cannot be had back from here; the Firebase console makes another one.",
+    "webpush": "It cannot be had back from here.",
+}
 
 
 @pages.post(_KEYS)
@@ -43,54 +54,71 @@ async def add(page: Page) -> Response:
     except CredentialError as error:
         return await show_app(page, _faults(error), page.form)
     await page.note("credential.add", stored.key_id, stored.environment or "both environments")
+    return await added(page, stored, " ".join(caveats(credential, now=page.system.now())))
+
+
+async def added(page: Page, stored: StoredCredential, message: str = "") -> Response:
+    """Check a credential that was just added, and say what came of it."""
     checked = await check_up(page)
     verdicts = {finding.verdict for finding in checked.findings}
-    message = " ".join(caveats(credential, now=page.system.now()))
     if not message and verdicts & {"wrong", "doubtful"}:
         message = "The check-up has something to say."
-    added = f"The {stored.kind} {stored.key_id} is added"
+    is_added = f"The {KINDS[stored.kind].title} {stored.key_id} is added"
     return page.redirect(
         page.app_url("#check-up"),
-        message=f"{added}. {message}" if message else f"{added} and works.",
+        message=f"{is_added}. {message}" if message else f"{is_added} and works.",
     )
 
 
 @pages.get(f"{_KEYS}/{{key_id}}/remove")
 async def ask_remove(page: Page) -> Response:
-    """Confirm the removal of a key."""
-    key_id = await _find(page)
+    """Confirm the removal of a credential; say what is lost with it."""
+    stored = await _find(page)
+    title = KINDS[stored.kind].title
+    lost = await page.run(page.system.apps.subscriptions_by, page.the_app, stored.key_id)
     return page.confirm(
-        f"Remove the key {key_id}?",
+        f"Remove the {title} {stored.key_id}?",
         text=(
             f"{page.the_app.name} cannot be sent to with it any more. What needs it waits.",
-            "It cannot be had back from here; Apple lets a .p8 be downloaded only once.",
+            _FOR_GOOD[stored.service],
+            *((_lost(lost),) if lost else ()),
         ),
-        action=page.app_url(f"/keys/{key_id}/remove"),
+        action=page.app_url(f"/keys/{stored.key_id}/remove"),
         back=page.app_url(),
-        label="Remove the key",
+        label=f"Remove the {title}",
     )
 
 
 @pages.post(f"{_KEYS}/{{key_id}}/remove")
 async def remove(page: Page) -> Response:
-    """Remove a key."""
-    key_id = await _find(page)
-    await page.run(page.system.apps.remove_credential, page.the_app, key_id)
-    await page.note("credential.remove", key_id)
+    """Remove a credential."""
+    stored = await _find(page)
+    work = partial(page.system.apps.remove_credential, is_forced=True)
+    await page.run(work, page.the_app, stored.key_id)
+    await page.note("credential.remove", stored.key_id)
     forget_check_up(page)
-    return page.redirect(page.app_url(), message=f"The key {key_id} is removed.")
+    message = f"The {KINDS[stored.kind].title} {stored.key_id} is removed."
+    return page.redirect(page.app_url(), message=message)
 
 
-async def _find(page: Page) -> str:
-    """Return the id of the key in the path. Raises NotFoundError if the app has none with it."""
+def _lost(number: int) -> str:
+    """Say what a web push key takes along."""
+    return (
+        f"{count(number, 'browser')} subscribed with it, and can be reached with no other key: "
+        "until it is back, nothing goes to them."
+    )
+
+
+async def _find(page: Page) -> StoredCredential:
+    """Return the credential in the path. Raises NotFoundError if the app has none with it."""
     key_id: str = page.request.path_params["key_id"]
-    stored = await page.run(page.system.apps.credentials, page.the_app)
-    if all(one.key_id != key_id for one in stored):
-        raise NotFoundError(
-            f"{page.the_app.name} has no key {key_id[:100]!r}",
-            fix="Look at the app's page for its keys",
-        )
-    return key_id
+    for one in await page.run(page.system.apps.credentials, page.the_app):
+        if one.key_id == key_id:
+            return one
+    raise NotFoundError(
+        f"{page.the_app.name} has no key {key_id[:100]!r}",
+        fix="Look at the app's page for its keys",
+    )
 
 
 async def read_upload(page: Page, upload: Upload) -> AuthKey | Certificate:

@@ -1,7 +1,7 @@
 """*Publishing*: the apps, the push switch, and an app's set-up."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -15,6 +15,7 @@ from handbell.delivery.policy.rate_limit import read_rate_limit
 from handbell.demo_environment import SAMPLE_APP, SAMPLE_NAME
 from handbell.errors import AppError
 
+from .credential_rows import credential_rows
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
 from .forms import Faults, Form
 from .layout import Page, PageRoutes
@@ -46,11 +47,17 @@ async def apps(page: Page) -> Response:
 @pages.post(LIST)
 async def add(page: Page) -> Response:
     """Add an app."""
-    team_id, bundle_id = page.form.text("team_id").upper(), page.form.text("bundle_id")
+    form = page.form
+    add_app = partial(
+        page.system.apps.add,
+        form.text("team_id").upper() or None,
+        form.text("bundle_id") or None,
+        name=form.text("name") or None,
+        android_package=form.text("android_package") or None,
+        web_origin=form.text("web_origin") or None,
+    )
     try:
-        app = await page.run(
-            page.system.apps.add, team_id, bundle_id, name=page.form.text("name") or None
-        )
+        app = await page.run(add_app)
     except AppError as error:
         field = next(
             (name for name, message in _NAMED_BY if message in error.what),
@@ -193,6 +200,7 @@ def _read(page: Page) -> dict[str, Any]:
     return {
         "app": app,
         "credentials": system.apps.credentials(app),
+        "by_service": credential_rows(system, app),
         "rules": rules,
         "rate": _rate(rules),
         "held": [
@@ -252,6 +260,9 @@ def _worst(findings: list[Finding]) -> str:
 
 
 _NAMED_BY: Final = (
+    ("android_package", "package of an Android"),
+    ("web_origin", "origin of web pages"),
+    ("web_origin", "Browsers offer no push"),
     ("team_id", "team id"),
     ("name", "name cannot"),
     ("bundle_id", "bundle id"),

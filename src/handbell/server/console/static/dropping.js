@@ -1,4 +1,4 @@
-// Dropping a key: the file goes into the form's own field, and the form is sent.
+// Dropping a key or a service account: the file goes into the form's own field, and the form is sent.
 
 const KEY_ID = /AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])/;
 
@@ -6,10 +6,12 @@ const KEY_ID = /AuthKey_([A-Z0-9]{10})(?![A-Za-z0-9])/;
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());
 
-/** Bring the form to life, also the one that took its place. */
+/** Bring the forms to life, also those that took their place. */
 function begin() {
-  const form = document.querySelector("[data-key-form]:not([data-alive])");
-  if (!form) return;
+  for (const form of document.querySelectorAll("[data-key-form]:not([data-alive])")) wake(form);
+}
+
+function wake(form) {
   form.dataset.alive = "";
   const zone = form.querySelector("[data-drop]");
   const input = form.querySelector("input[type=file]");
@@ -23,6 +25,8 @@ function begin() {
       said.textContent = "";
       return false;
     }
+    // Only a key of Apple's has its id in the file's name.
+    if (!keyId) return true;
     const found = KEY_ID.exec(file.name);
     const isCertificate = /\.(p12|pfx|pem)$/i.test(file.name);
     if (found) said.textContent = `Key id ${found[1]}.`;
