@@ -114,7 +114,7 @@ def sign_in(page: Page) -> None:
 
 def drop(page: Page, name: str, content: bytes) -> None:
     """Drop a file where keys are dropped."""
-    page.locator("[data-drop]").evaluate(
+    page.locator("#keys [data-drop]").evaluate(
         """(zone, [name, content]) => {
             const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
             const carried = new DataTransfer();

@@ -105,6 +105,7 @@ MODULES: Final = (
     sign_in,
     publishing,
     keys,
+    services,
     rules,
     people,
     person,

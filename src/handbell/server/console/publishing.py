@@ -15,8 +15,8 @@ from handbell.delivery.policy.rate_limit import read_rate_limit
 from handbell.demo_environment import SAMPLE_APP, SAMPLE_NAME
 from handbell.errors import AppError
 
-from .credential_rows import credential_rows
 from .check_up import CheckUp, check_up, forget_check_up, last_check_up
+from .credential_rows import credential_rows
 from .forms import Faults, Form
 from .layout import Page, PageRoutes
 
