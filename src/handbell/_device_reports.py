@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections import deque
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -41,8 +42,18 @@ class DeviceReports:
 
     def add(self, apns_id: str, event: ReceiptKind) -> None:
         """Note that something happened on a phone just now."""
-        at = int(self._system.now() * 1000)
-        report = Receipt.read(event=event, delivery_id=apns_id, at=at)
+        self._add(Receipt.read(event=event, delivery_id=apns_id, at=self._milliseconds()))
+
+    def add_of_session(self, notification_id: str, session_id: int, event: ReceiptKind) -> None:
+        """Note what happened on a device that is told the notification's id alone."""
+        at = self._milliseconds()
+        read = Receipt.read(event=event, notification_id=notification_id, at=at)
+        self._add(replace(read, number=session_id))
+
+    def _milliseconds(self) -> int:
+        return int(self._system.now() * 1000)
+
+    def _add(self, report: Receipt) -> None:
         with self._changed:
             self._new.append(report)
             if self._thread is None:

@@ -4,19 +4,24 @@ A virtual phone registers itself when it is created, and reports displayed and o
 to the ledger. ``handbell twin``, ``handbell demo`` and the pytest fixtures are built on this.
 """
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from handbell.apps.app import App
-from handbell.apps.sample_keys import make_key
+from handbell.apps.credential_kinds import Credential
+from handbell.apps.sample_keys import make_key, make_service_account
+from handbell.delivery.ledger.receipts import ReceiptKind
 from handbell.registry.registration import Registration
 from handbell.registry.session import Session
+from handbell.services.fcm.credential import ServiceAccount
+from handbell.services.webpush.credential import VapidKey
 
 from ._device_reports import DeviceReports
 from ._extras import install
-from .errors import HandbellError, TwinError
+from .errors import HandbellError, MissingCredentialError, TwinError
 from .settings import DATABASE_FILE, Settings
 from .system import System
 
@@ -38,6 +43,7 @@ class DemoEnvironment:
     def __init__(self, system: System) -> None:
         self._system = system
         self._reporter = DeviceReports(system)
+        self._sessions: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -65,10 +71,8 @@ class DemoEnvironment:
             self._system.apps.add_credential(made, key, environment="twin")
             apps = [made]
         for app in apps:
-            if not self._system.apps.credentials(app):
-                self._system.apps.add_credential(
-                    app, make_key(app.apple.team_id), environment="twin"
-                )
+            if app.team_id is not None and not self._system.apps.credentials(app, "apns"):
+                self._system.apps.add_credential(app, make_key(app.team_id), environment="twin")
         return apps
 
     def hooks(self) -> "TwinHooks":
@@ -80,7 +84,10 @@ class DemoEnvironment:
             on_displayed=self._note_displayed,
             on_opened=self._note_opened,
             find_key=self._find_key,
+            find_service_account=self._find_service_account,
             name_of_app=self._name_of_app,
+            android_of_app=self._android_of_app,
+            web_push_key=self._web_push_key,
             guards_page=self._asks_for_proof,
         )
 
@@ -91,9 +98,14 @@ class DemoEnvironment:
     def known_sessions(self, app: App) -> list[Session]:
         """Return the sessions of former twins' phones, for the next twin to recreate.
 
-        There is one per device: its owner's, rather than a pending one.
+        There is one per device: its owner's, rather than a pending one. Browsers are not among
+        them: their keys went with the twin.
         """
-        found = [item for item in self._system.registry.sessions(app) if item.environment == "twin"]
+        found = [
+            item
+            for item in self._system.registry.sessions(app)
+            if item.environment == "twin" and item.service != "webpush"
+        ]
         by_token: dict[str, Session] = {}
         for status in ("active", "pending"):
             for session in found:
@@ -102,25 +114,66 @@ class DemoEnvironment:
         return list(by_token.values())
 
     def _register(self, phone: "Phone") -> None:
-        # `twin` is the production side; the other is for other clients.
-        if phone.mail is None or phone.side != "production":
+        # `twin` is Apple's production side; the other is for other clients.
+        if phone.mail is None or phone.side == "development":
             return
         registration = Registration.read(
             phone.mail,
-            phone.token,
+            _address(phone),
             at=int(self._system.now() * 1000),
             environment="twin",
+            platform=phone.platform or None,
             device=phone.name,
         )
         app = self._system.apps.find(phone.app)
+        registered = self._system.registry.admit(app, registration)
+        self._sessions[phone.token] = registered.session.id
         # Nobody waits for an answer here; the workers are notified all the same.
-        self._system.revocations.add(self._system.registry.admit(app, registration).moved)
+        self._system.revocations.add(registered.moved)
 
-    def _note_displayed(self, _phone: "Phone", card: "Card") -> None:
-        self._reporter.add(card.push_id, "displayed")
+    def _note_displayed(self, phone: "Phone", card: "Card") -> None:
+        self._note(phone, card, "displayed")
 
-    def _note_opened(self, _phone: "Phone", card: "Card") -> None:
-        self._reporter.add(card.push_id, "opened")
+    def _note_opened(self, phone: "Phone", card: "Card") -> None:
+        self._note(phone, card, "opened")
+
+    def _note(self, phone: "Phone", card: "Card", event: ReceiptKind) -> None:
+        if phone.service == "apns":
+            self._reporter.add(card.push_id, event)
+        elif (session := self._sessions.get(phone.token)) is not None:
+            self._reporter.add_of_session(card.push_id, session, event)
+
+    def _credential(self, app: App, service: Literal["fcm", "webpush"]) -> Credential:
+        """Return what an app sends to the twin with; it is made for the first phone of a kind."""
+        apps = self._system.apps
+        try:
+            return apps.credential_for(app, "twin", service=service)
+        except MissingCredentialError:
+            made = make_service_account(app) if service == "fcm" else VapidKey.make()
+            apps.add_credential(app, made, environment="twin")
+            return made
+
+    def _web_push_key(self, app_id: str) -> str | None:
+        found = self._credential(self._system.apps.find(app_id), "webpush")
+        return found.public_key if isinstance(found, VapidKey) else None
+
+    def _android_of_app(self, app_id: str) -> tuple[str | None, str | None]:
+        app = self._system.apps.find(app_id)
+        found = self._credential(app, "fcm")
+        project = found.project_id if isinstance(found, ServiceAccount) else None
+        return project, app.android_package or app.bundle_id
+
+    def _find_service_account(self, client_email: str) -> dict[str, str] | None:
+        with suppress(HandbellError):
+            found = self._system.apps.service_account(client_email)
+            if found is not None:
+                return {
+                    "client_email": found.client_email,
+                    "project_id": found.project_id,
+                    "private_key_id": found.private_key_id,
+                    "public_key": found.public_key_pem,
+                }
+        return None
 
     def _name_of_app(self, app_id: str) -> str | None:
         return next((app.name for app in self._system.apps.list() if app.id == app_id), None)
@@ -130,6 +183,13 @@ class DemoEnvironment:
             key = self._system.apps.auth_key(team_id, key_id)
             return None if key is None else key.public_key_pem
         return None
+
+
+def _address(phone: "Phone") -> str | dict[str, Any]:
+    """Return where a phone is reached, as its app tells the back end."""
+    if phone.details is None:
+        return phone.token
+    return {"endpoint": phone.token, "keys": json.loads(phone.details)}
 
 
 def without_twin(error: ModuleNotFoundError) -> TwinError:

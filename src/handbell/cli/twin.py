@@ -125,7 +125,13 @@ def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Seque
         for known in demo_environment.known_sessions(app):
             # A phone with an owner registers itself; a pending one has no owner yet.
             owner = known.mail if known.status == "active" else None
-            serving.add_phone(known.device, mail=owner, app=app.id, token=known.token)
+            serving.add_phone(
+                known.device,
+                mail=owner,
+                app=app.id,
+                token=known.token,
+                platform="android" if known.service == "fcm" else "ios",
+            )
     owned = {phone.mail for phone in serving.phones.values()}
     wanted = list(mails) or ([] if owned else [SAMPLE_MAIL])
     for mail in wanted:

@@ -1,0 +1,60 @@
+"""Virtual phones of every platform register as an app's devices do."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from handbell.demo_environment import DemoEnvironment, isolated_settings
+from handbell.system import System
+from handbell.twin.threaded import RunningTwin, start_twin
+
+MAIL = "test@4d.com"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[tuple[System, DemoEnvironment, RunningTwin]]:
+    """Give a system and its twin, connected."""
+    system = System(isolated_settings(tmp_path))
+    with DemoEnvironment(system) as environment:
+        (app,) = environment.prepare()
+        with start_twin(system.twin_folder, hooks=environment.hooks()) as twin:
+            twin.add_app(app.id, app.name)
+            yield system, environment, twin
+    system.database.close()
+
+
+def test_a_phone_of_each_platform_has_a_session(
+    place: tuple[System, DemoEnvironment, RunningTwin],
+) -> None:
+    """All of them on the twin, each with the credential that its service asks for."""
+    system, environment, twin = place
+    for platform in ("ios", "android", "web"):
+        twin.add_phone(f"My {platform}", mail=MAIL, platform=platform)
+    (app,) = system.apps.list()
+    sessions = {item.service: item for item in system.registry.sessions(app)}
+    phones = {phone.service: phone for phone in twin.phones.values()}
+    assert set(sessions) == {"apns", "fcm", "webpush"} == set(phones)
+    for service, session in sessions.items():
+        assert (session.token, session.environment) == (phones[service].token, "twin")
+    assert json.loads(sessions["webpush"].details or "") == json.loads(
+        phones["webpush"].details or ""
+    )
+    assert [one.service for one in system.apps.credentials(app)].count("webpush") == 1
+    assert {item.service for item in environment.known_sessions(app)} == {"apns", "fcm"}
+
+
+def test_a_second_browser_subscribes_with_the_same_key(
+    place: tuple[System, DemoEnvironment, RunningTwin],
+) -> None:
+    """Subscriptions live by the key: it is made once."""
+    system, _, twin = place
+    (app,) = system.apps.list()
+    for _number in range(2):
+        twin.add_browser(mail=MAIL)
+    key = system.apps.web_push_key(app)
+    assert key.environment == "twin"
+    endpoints = [phone.token for phone in twin.phones.values()]
+    found = twin.call(lambda running: [running._webpush.store.find(one) for one in endpoints])  # noqa: SLF001
+    assert [item and item.key for item in found] == [key.public_key] * 2
