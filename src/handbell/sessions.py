@@ -7,6 +7,8 @@ from ._clients import AppClient, BlockingClient, blocking
 from ._thread_pool import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from handbell.delivery.ledger.why import Story
 
     from .registry.session import Environment, Platform, RegisteredSession, Session
@@ -40,25 +42,31 @@ class AsyncSessions(AppClient):
     async def register(
         self,
         mail: str,
-        address: str,
+        address: "str | Mapping[str, object]",
         *,
         platform: "Platform | None" = None,
+        service: str | None = None,
         environment: "Environment | None" = None,
         locale: str | None = None,
         time_zone: str | None = None,
         device: str | None = None,
         app_version: str | None = None,
         os_version: str | None = None,
+        device_id: str | None = None,
         external_id: str | None = None,
     ) -> "RegisteredSession":
         """Note whose device it is that is reached at an address, and return its session.
 
-        ``address`` is the device token. You vouch for it: the session is active at once, the
-        address moves from whoever had it, and when this returns nothing of the former user is on
-        its way any more. For the same person the session is refreshed: call it whenever the app
-        tells its token. What is left out stays as it is; a new device is an iPhone (``ios``) in
-        ``production``. What cannot be stored of the device (an unknown time zone) is left out with
-        a warning.
+        ``address`` is the device token, or a browser's subscription as its ``toJSON()`` gives it.
+        The ``platform`` decides which push service's it is, unless ``service`` does (``apns``,
+        ``fcm``, ``webpush``). Sessions of one device through several services have the same
+        ``device_id``.
+
+        You vouch for it: the session is active at once, the address moves from whoever had it, and
+        when this returns nothing of the former user is on its way any more. For the same person the
+        session is refreshed: call it whenever the app tells its token. What is left out stays as it
+        is; a token of which nothing is said is an iPhone's (``ios``) in ``production``. What cannot
+        be stored of the device (an unknown time zone) is left out with a warning.
 
         Raises RegistryError for a mail, an address, a platform or an environment that is none, and
         SessionLimitError when the person has too many devices.
@@ -69,11 +77,14 @@ class AsyncSessions(AppClient):
             "device": device,
             "app_version": app_version,
             "os_version": os_version,
+            "device_id": device_id,
             "external_id": external_id,
         }
         from .registry.backend_registration import read_registration  # noqa: PLC0415 - heavy
 
-        new = read_registration(mail, address, platform=platform, environment=environment, **told)
+        new = read_registration(
+            mail, address, platform=platform, service=service, environment=environment, **told
+        )
         if self._remote is not None:
             return await self._remote.register(new)
         async with self._ready() as (system, app, _):

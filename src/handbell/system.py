@@ -74,8 +74,10 @@ from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
 from handbell.registry.session import Environment
 from handbell.registry.store import Registry
+from handbell.services.address import Address
 from handbell.services.apns.credential import AuthKey, Certificate, pack, unpack
 from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
+from handbell.services.webpush.hosts import PushHosts
 from handbell.settings import Settings
 from handbell.storage.database import Database
 from handbell.storage.server_clock import ServerClock
@@ -176,7 +178,22 @@ class System:
     @cached_property
     def registry(self) -> Registry:
         """Return the store of users and sessions."""
-        return Registry(self.database, most_sessions=self.settings.sessions_per_user, now=self.now)
+        return Registry(
+            self.database,
+            most_sessions=self.settings.sessions_per_user,
+            check_address=self.check_address,
+            now=self.now,
+        )
+
+    def check_address(self, address: Address, environment: str) -> None:
+        """Raise RegistryError for an address at a host that is not sent to."""
+        if address.service != "webpush":
+            return
+        twin = read_address(self.twin_folder) if environment == "twin" else None
+        hosts = PushHosts.read(
+            self.settings.web_push_hosts, twin=twin.webpush_url if twin else None
+        )
+        hosts.target(address.token, environment)
 
     @cached_property
     def directory(self) -> Directory:

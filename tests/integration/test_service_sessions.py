@@ -65,7 +65,7 @@ def registry(database: Database) -> Registry:
     return Registry(database, check_address=_refuse_evil)
 
 
-def _refuse_evil(address: Address) -> None:
+def _refuse_evil(address: Address, _environment: str) -> None:
     if "evil" in address.token:
         raise RegistryError("The host is not allowed", fix="Allow it")
 

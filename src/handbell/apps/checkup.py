@@ -8,9 +8,10 @@ from typing import Final, Literal
 from handbell._text import moment
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix
-from handbell.services.apns.credential import AuthKey, Certificate
+from handbell.services.apns.credential import Certificate
 
 from .app import App
+from .credential_kinds import Credential
 from .store import StoredCredential
 
 _RENEW: Final = (
@@ -30,7 +31,7 @@ class Finding:
     fix: str = ""
 
 
-def caveats(credential: AuthKey | Certificate, *, now: float) -> list[str]:
+def caveats(credential: Credential, *, now: float) -> list[str]:
     """Return warnings about a credential that is being added.
 
     ``now`` is in UNIX seconds. A certificate that is not valid now is accepted: this machine's

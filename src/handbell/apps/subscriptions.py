@@ -36,7 +36,7 @@ def require_none(connection: Connection, app: App, environments: Collection[str]
         raise CredentialInUseError(
             f"{count(number, 'subscription')} of {app.id} can be reached by this web push key "
             "alone; without it each browser has to subscribe anew",
-            fix="Keep the key; or repeat it with the force to lose them (--force)",
+            fix="Keep the key, or repeat with `force` and lose them",
             sessions=number,
         )
 

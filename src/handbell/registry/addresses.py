@@ -21,8 +21,8 @@ SERVICE_OF_PLATFORM: Final[Mapping[str, str]] = MappingProxyType(
 Subscription = Mapping[str, object]
 """A browser's subscription, as its ``toJSON()`` gives it."""
 
-CheckAddress = Callable[[Address], None]
-"""Raises RegistryError for an address that this installation does not send to."""
+CheckAddress = Callable[[Address, str], None]
+"""Raises RegistryError for an address that is not sent to in an environment."""
 
 
 def read_address(
@@ -85,5 +85,5 @@ def check_environment(service: PushService, environment: str | None) -> None:
     )
 
 
-def accept_any(_address: Address) -> None:
+def accept_any(_address: Address, _environment: str) -> None:
     """Accept every address that is one."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from handbell.apps.app import App
-from handbell.services.apns.address import read_token
 
+from .addresses import Subscription
 from .device_attributes import read_attributes
-from .registration import DeviceDescription, Registered, Registration, registered_mail
+from .registration import Registered, Registration
 from .secret import SESSION_MARK, digest_of, new_secret
 from .session import RegisteredSession, Session
 from .store import Registry
@@ -19,15 +19,21 @@ class BackendRegistration:
     """A validated registration by a back end; ``warnings`` name what was left out."""
 
     mail: str
-    token: str
+    address: str | Subscription
     about: Mapping[str, Any]
+    service: str | None = None
     warnings: tuple[str, ...] = ()
     secret: str = field(default_factory=lambda: new_secret(SESSION_MARK), repr=False)
 
     def admit(self, registry: Registry, app: App, at: int) -> Registered:
         """Store it in a registry as active; ``at`` is in UNIX milliseconds."""
         registration = Registration.read(
-            self.mail, self.token, at=at, secret_digest=digest_of(self.secret), **self.about
+            self.mail,
+            self.address,
+            service=self.service,
+            at=at,
+            secret_digest=digest_of(self.secret),
+            **self.about,
         )
         return registry.admit(app, registration)
 
@@ -42,15 +48,23 @@ class BackendRegistration:
 
 
 def read_registration(
-    mail: str, address: str, *, platform: str | None, environment: str | None, **given: object
+    mail: str,
+    address: str | Subscription,
+    *,
+    platform: str | None,
+    environment: str | None,
+    service: str | None = None,
+    **given: object,
 ) -> BackendRegistration:
     """Parse a back end's registration. Raises RegistryError."""
     facts, warnings = read_attributes(given)
-    about = {"platform": platform, "environment": environment, **facts}
-    described = DeviceDescription.read(**about)
+    about: dict[str, Any] = {"platform": platform, "environment": environment, **facts}
+    read = Registration.read(mail, address, service=service, at=0, **about)
+    is_token = read.address.details is None
     return BackendRegistration(
-        mail=registered_mail(mail),
-        token=read_token(address),
-        about={**described.given(), "environment": described.environment},
+        mail=read.mail,
+        address=read.token if is_token else address,
+        service=service,
+        about={**read.about.given(), "environment": read.about.environment},
         warnings=tuple(warnings),
     )

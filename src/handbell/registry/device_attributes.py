@@ -83,7 +83,9 @@ def _locale(name: str, text: str, warnings: list[str]) -> str:
 def _device_id(name: str, text: str, warnings: list[str]) -> str:
     # Cut, it might be another device's.
     if len(text) > MAX_DEVICE_ID_LENGTH:
-        raise RegistryError(f"{name} has more than {MAX_DEVICE_ID_LENGTH} characters")
+        raise RegistryError(
+            f"{name} has more than {MAX_DEVICE_ID_LENGTH} characters", fix="Send a shorter one"
+        )
     return _label(name, text, warnings)
 
 

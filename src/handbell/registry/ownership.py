@@ -143,7 +143,7 @@ def renew(
     values: dict[str, Any] = {
         **about.given(),
         **address_columns(wanted),
-        "environment": _fitting(wanted, environment or known.environment),
+        "environment": fitting(wanted, environment or known.environment),
         "status": "pending" if is_claim else "active",
         "reason": None,
         "closed_at": None,
@@ -211,7 +211,7 @@ def correct(
     values: dict[str, Any] = {
         **about.given(),
         **address_columns(wanted),
-        "environment": _fitting(wanted, about.environment or known.environment),
+        "environment": fitting(wanted, about.environment or known.environment),
     }
     connection.execute(update(sessions).where(sessions.c.id == row).values(values))
     return moved
@@ -477,7 +477,7 @@ def place_of(address: Address | Session | Row[Any]) -> Place:
     return (address.service, address.token)
 
 
-def _fitting(address: Address, environment: str) -> str:
+def fitting(address: Address, environment: str) -> str:
     """Return the environment of an address that may have changed its service."""
     return environment if environment in SERVICES[address.service].environments else "production"
 

@@ -37,6 +37,7 @@ from .ownership import (
     NEWEST_FIRST,
     claim,
     correct,
+    fitting,
     is_repeat,
     prove,
     register,
@@ -176,7 +177,7 @@ class Registry:
 
         ``first`` is called in the same transaction; an error rolls back everything.
         """
-        self._check_address(registration.address)
+        self._check(registration)
         with self._database.write() as connection:
             if first is not None:
                 first(connection)
@@ -194,7 +195,7 @@ class Registry:
         refused: dict[int, RegistryError] = {}
         for place, registration in enumerate(registrations):
             try:
-                self._check_address(registration.address)
+                self._check(registration)
             except RegistryError as error:
                 refused[place] = error
             else:
@@ -216,7 +217,7 @@ class Registry:
 
         ``then`` is called in the same transaction with the session's id.
         """
-        self._check_address(registration.address)
+        self._check(registration)
         with self._database.write() as connection:
             row = claim(connection, app, registration, max_sessions=self.most_sessions)
             if then is not None:
@@ -281,6 +282,10 @@ class Registry:
             moved = correct(connection, session_id, about, address=wanted, at=self._milliseconds())
             return Registered(session=read_session(connection, session_id), moved=moved)
 
+    def _check(self, registration: Registration) -> None:
+        environment = registration.about.environment or "production"
+        self._check_address(registration.address, environment)
+
     def _new_address(
         self,
         known: Session,
@@ -294,7 +299,8 @@ class Registry:
             wanted = read_address(
                 given, service=service, platform=about.platform, known=known.service
             )
-            self._check_address(wanted)
+            environment = about.environment or fitting(wanted, known.environment)
+            self._check_address(wanted, environment)
         reached_by = service_of(wanted.service if wanted else known.service)
         check_environment(reached_by, about.environment)
         if wanted is None:

@@ -202,7 +202,10 @@ class RemoteApp:
     async def register(self, device: BackendRegistration) -> RegisteredSession:
         """Register a device that a back end vouches for, and return its session."""
         about = {name: value for name, value in device.about.items() if value is not None}
-        body = {"mail": device.mail, "device_token": device.token, **about}
+        named = "device_token" if isinstance(device.address, str) else "subscription"
+        body = {"mail": device.mail, named: device.address, **about}
+        if device.service is not None:
+            body["service"] = device.service
         told = await self._call("POST", await self._path("sessions"), body)
         session = read_session(told["session"])
         return device.registered(session, secret=told["secret"], warnings=tuple(told["warnings"]))

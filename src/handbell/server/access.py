@@ -164,7 +164,7 @@ def guarded(
         # Read by handlers as request.state.
         found = scope.setdefault("state", {})
         found["caller"] = caller = await _caller(request, context, need)
-        if names_app and need.kind in ("key", "device"):
+        if names_app and (need.names_app or need.kind in ("key", "device")):
             found["app"] = await _app(scope["path_params"]["app"], caller, context)
         if _is_stream(need, media_type(headers)):
             _check_coding(headers)

@@ -28,6 +28,7 @@ from .api import (
     templates,
     transfer,
     users,
+    web_push,
     webhooks,
     why,
 )
@@ -51,6 +52,7 @@ _MODULES: Final = (
     users,
     transfer,
     sessions,
+    web_push,
     receipts,
     why,
     templates,

@@ -34,7 +34,7 @@ CALLS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.LIST_TEMPLATES: f"GET {_APP}/templates",
         Action.LIST_WEBHOOKS: f"GET {_APP}/webhooks",
         Action.MAKE_API_KEY: "POST /v1/api-keys",
-        Action.MAKE_WEB_PUSH_KEYS: f"POST {_APP}/web-push-keys",
+        Action.MAKE_WEB_PUSH_KEYS: f"POST {_APP}/web-push",
         Action.PREVIEW: f"POST {_APP}/notifications/preview",
         Action.REMOVE_KEY: f"DELETE {_APP}/credentials/{{about}}",
         Action.SET_APPLE_IDS: f"PATCH {_APP} with team_id and bundle_id",

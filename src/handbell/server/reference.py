@@ -44,7 +44,7 @@ _TAGS: Final = (
     ("users", "People, known by mail, and why they saw what they saw."),
     ("sessions", "Devices: register, prove, refresh, log out, report."),
     ("apps", "What notifications are sent for."),
-    ("credentials", "Keys and certificates for Apple. They go in and never come out."),
+    ("credentials", "What proves to the push services who sends. It goes in and never comes out."),
     ("webhooks", "Addresses of your back end that are told what failed."),
     ("API keys", "Who may use this API."),
     ("health", "Whether the server lives, is ready, and how it does."),

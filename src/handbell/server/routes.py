@@ -25,6 +25,8 @@ class RouteRequirement:
     or an API key with ``scope``; anybody, if the settings allow it. ``operator``: an operator who
     is signed in; ``sign-in``: a page of the console without sign-in.
 
+    A ``public`` route that ``names_app`` serves one that exists.
+
     ``any_host`` allows any Host: monitoring uses many names, and links resolve the host
     themselves.
 
@@ -35,12 +37,14 @@ class RouteRequirement:
     kind: Kind
     scope: Scope | None = None
     any_app: bool = False
+    names_app: bool = False
     takes_streams: bool = False
     takes_lines_alone: bool = False
     any_host: bool = False
 
 
 PUBLIC: Final = RouteRequirement(kind="public")
+PUBLIC_OF_APP: Final = RouteRequirement(kind="public", names_app=True)
 ANY_HOST: Final = RouteRequirement(kind="public", any_host=True)
 SEND: Final = RouteRequirement(kind="key", scope="send")
 REGISTER: Final = RouteRequirement(kind="key", scope="register")
@@ -82,6 +86,8 @@ ROUTES: Final[Mapping[tuple[str, str], RouteRequirement]] = MappingProxyType(
         ("GET", f"{_APP}/credentials"): ADMINISTER,
         ("POST", f"{_APP}/credentials"): ADMINISTER,
         ("DELETE", f"{_APP}/credentials/{{key_id}}"): ADMINISTER,
+        ("GET", f"{_APP}/web-push"): PUBLIC_OF_APP,
+        ("POST", f"{_APP}/web-push"): ADMINISTER,
         ("GET", f"{_APP}/webhooks"): ADMINISTER,
         ("POST", f"{_APP}/webhooks"): ADMINISTER,
         ("PATCH", f"{_APP}/webhooks/{{webhook}}"): ADMINISTER,

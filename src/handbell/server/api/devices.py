@@ -30,7 +30,7 @@ from handbell.server.context import Context, context_of
 from handbell.server.limits import Limit
 from handbell.server.links.smtp import mail_server
 
-from .session_models import RegistrationIn, session_out
+from .session_models import RegistrationIn, SessionChange, session_out
 
 CURRENT: Final = "current"
 """What a device may call its own session in an address."""
@@ -65,7 +65,7 @@ async def register(
         return await _by_key(context, app, body)
     secret = session_secret(request)
     if secret is not None and body.mail is None and body.identity_token is None:
-        renewed = await renew(request, app, secret, body.about(), body.device_token)
+        renewed = await renew(request, app, secret, body)
         return RegistrationAnswer(status=200, body=_told(renewed.session, None, body))
     await context.require("registrations", client_network(request), PER_CLIENT)
     identity = await context.run(context.system.identities.of, app)
@@ -77,13 +77,18 @@ async def register(
 
 
 async def renew(
-    request: Request, app: App, secret: str, about: dict[str, Any], token: str | None
+    request: Request, app: App, secret: str, body: RegistrationIn | SessionChange
 ) -> Registered:
     """Refresh the session that a secret speaks for. Raises UnauthorizedError when it is void."""
     context = context_of(request)
-    described = DeviceDescription.read(**about)
+    described = DeviceDescription.read(**body.about())
     renewed = await context.run(
-        context.system.registry.renew, app, digest_of(secret), described, address=token
+        context.system.registry.renew,
+        app,
+        digest_of(secret),
+        described,
+        address=body.reached_at(),
+        service=body.service,
     )
     if renewed is None:
         raise await _void(request)
@@ -132,7 +137,7 @@ def unknown_session(named: str) -> UnknownSessionError:
 async def _by_key(context: Context, app: App, body: RegistrationIn) -> RegistrationAnswer:
     if body.identity_token is not None:
         raise InvalidRequestError(
-            "An API key needs no identity token", fix="Name mail and device_token"
+            "An API key needs no identity token", fix="Name mail and device_token or subscription"
         )
     secret = new_secret(SESSION_MARK)
     registration = await _read(context, body, body.mail, secret, status="active")
@@ -189,7 +194,7 @@ async def _once_more(
 ) -> RegistrationAnswer:
     """Mail another link to a device that waits for one; refresh it where it is proven."""
     context = context_of(request)
-    renewed = await renew(request, app, secret, body.about(), body.device_token)
+    renewed = await renew(request, app, secret, body)
     if renewed.session.status != "pending":
         return RegistrationAnswer(status=200, body=_told(renewed.session, None, body))
     await context.run(context.system.proofs.ask_again, app, digest_of(secret))
@@ -200,13 +205,15 @@ async def _once_more(
 async def _read(
     context: Context, body: RegistrationIn, mail: str | None, secret: str, *, status: str
 ) -> Registration:
-    if mail is None or body.device_token is None:
+    address = body.reached_at()
+    if mail is None or address is None:
         missing = "mail" if mail is None else "device_token"
         raise InvalidRequestError(f"The member {missing} is missing", fix="Name it")
     read = partial(
         Registration.read,
         mail,
-        body.device_token,
+        address,
+        service=body.service,
         status=status,
         at=int(context.system.now() * 1000),
         secret_digest=digest_of(secret),
@@ -236,7 +243,7 @@ def _not_proven(proof: str, app: App) -> RegistryError:
             "another proof",
             app=app.id,
         ),
-        "link": "Name mail and device_token: a link is mailed that proves it",
+        "link": "Name mail and device_token or subscription: a link is mailed that proves it",
         "token": "Send an identity_token that the app's back end has signed for this person",
     }
     return ProofRequiredError("Nothing proves whose device this is", fix=fixes[proof])

@@ -1,27 +1,52 @@
 """What is read and told of users and sessions."""
 
+import json
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from handbell.errors import InvalidRequestError
 from handbell.registry.device_attributes import FACTS, read_attributes, unknown_member
 from handbell.registry.listing import ListedUser
 from handbell.registry.session import Environment, Platform, Session
 from handbell.server.pages import Instant, instant
 
 _TOKEN = "0f744707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad"  # noqa: S105 - an example
+_POINT = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
 
 _MOST_WARNINGS = 20
 
 SessionStatus = Literal["pending", "active", "quarantined", "closed"]
 Label = Annotated[str | None, Field(max_length=512)]
 Token = Annotated[
-    str, Field(min_length=8, max_length=512, description="In hex digits", examples=[_TOKEN])
+    str,
+    Field(
+        min_length=8,
+        max_length=4096,
+        description="Apple's device token in hex digits, or FCM's registration token",
+        examples=[_TOKEN],
+    ),
 ]
 
 
-_CHOICES: Final = ("platform", "environment")
+_CHOICES: Final = ("platform", "environment", "service")
+
+
+class SubscriptionKeys(BaseModel):
+    """The keys by which a message for a browser is encrypted, in base64 for URLs."""
+
+    p256dh: str = Field(max_length=200, description="The browser's public key")
+    auth: str = Field(max_length=100, description="Its authentication secret")
+
+
+class SubscriptionIn(BaseModel):
+    """A browser's `PushSubscription`, as its `toJSON()` gives it."""
+
+    endpoint: str = Field(
+        max_length=2000, examples=["https://updates.push.services.mozilla.com/wpush/v2/gAAAA"]
+    )
+    keys: SubscriptionKeys
 
 
 def _choice(value: Any) -> Any:
@@ -38,16 +63,34 @@ class AboutDevice(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    platform: Platform | None = Field(default=None, description="Without it: ios, for a new one")
+    platform: Platform | None = Field(
+        default=None,
+        description="Without it, for a new one: ios, or that of the service; web for a "
+        "subscription",
+    )
+    service: str | None = Field(
+        default=None,
+        max_length=40,
+        description="The push service: apns, fcm or webpush. Without it the platform decides, and "
+        "webpush for a subscription",
+        examples=["fcm"],
+    )
     environment: Environment | None = Field(
         default=None,
-        description="Where the token lives; development is Apple's sandbox. Without it: production",
+        description="Where the token lives; development is Apple's sandbox, other services have "
+        "none. Without it: production",
     )
     locale: Label = Field(default=None, examples=["fr-CH"])
     time_zone: str | None = Field(default=None, max_length=100, examples=["Europe/Zurich"])
     device: Label = Field(default=None, examples=["iPhone17,3"])
     app_version: Label = Field(default=None, examples=["2.1"])
     os_version: Label = Field(default=None, examples=["18.2.0"])
+    device_id: Label = Field(
+        default=None,
+        description="One and the same for all sessions of a device, through whichever service, so "
+        "that it is reached once; at most 128 characters",
+        examples=["5f0c6b0e-2a53-4c3e-9d1b-3c1a6f0f7a10"],
+    )
 
     ignored: SkipJsonSchema[tuple[str, ...]] = ()
     passed_over: ClassVar[frozenset[str]] = frozenset()
@@ -79,7 +122,32 @@ class AboutDevice(BaseModel):
 
     def about(self) -> dict[str, Any]:
         """Return what describes the device, as :class:`Description` reads it."""
-        return {name: getattr(self, name) for name in AboutDevice.model_fields if name != "ignored"}
+        return {name: getattr(self, name) for name in _ABOUT}
+
+
+class Reachable(AboutDevice):
+    """What a device says of itself, and where it is reached."""
+
+    device_token: Token | None = None
+    address: Token | None = Field(default=None, description="The same as device_token")
+    subscription: SubscriptionIn | None = Field(
+        default=None, description="A browser's; it takes the place of device_token"
+    )
+
+    def reached_at(self) -> str | dict[str, Any] | None:
+        """Return the token or the subscription, or None. Raises InvalidRequestError for both."""
+        if self.subscription is None:
+            return self.device_token
+        if self.device_token not in (None, self.subscription.endpoint):
+            raise InvalidRequestError(
+                "A device token and a subscription are given", fix="Register each for itself"
+            )
+        return self.subscription.model_dump()
+
+
+_ABOUT: Final = tuple(
+    name for name in AboutDevice.model_fields if name not in ("ignored", "service")
+)
 
 
 def _by_one_name(given: dict[str, Any]) -> dict[str, Any]:
@@ -92,11 +160,11 @@ def _by_one_name(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "device_token": address}
 
 
-class RegistrationIn(AboutDevice):
+class RegistrationIn(Reachable):
     """A device and whose it is.
 
     A device that repeats itself with its session's secret names neither ``mail`` nor
-    ``identity_token``, and ``device_token`` only if it may have changed.
+    ``identity_token``, and ``device_token`` or ``subscription`` only if it may have changed.
     """
 
     model_config = ConfigDict(
@@ -109,7 +177,17 @@ class RegistrationIn(AboutDevice):
                     "platform": "ios",
                     "locale": "fr-CH",
                     "time_zone": "Europe/Zurich",
-                }
+                },
+                {
+                    "mail": "test@4d.com",
+                    "subscription": {
+                        "endpoint": "https://updates.push.services.mozilla.com/wpush/v2/gAAAA",
+                        "keys": {
+                            "p256dh": _POINT,
+                            "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+                        },
+                    },
+                },
             ]
         },
     )
@@ -118,8 +196,6 @@ class RegistrationIn(AboutDevice):
     identity_token: str | None = Field(
         default=None, max_length=4096, description="What the app's back end signed for this person"
     )
-    device_token: Token | None = None
-    address: Token | None = Field(default=None, description="The same as device_token")
     external_id: Label = Field(default=None, description="The session's id in another system")
 
     def about(self) -> dict[str, Any]:
@@ -127,15 +203,12 @@ class RegistrationIn(AboutDevice):
         return {**super().about(), "external_id": self.external_id}
 
 
-class SessionChange(AboutDevice):
+class SessionChange(Reachable):
     """What is better known of a session; a member that is not given stays."""
 
     model_config = ConfigDict(
         extra="ignore", json_schema_extra={"examples": [{"locale": "de-CH", "app_version": "2.2"}]}
     )
-
-    device_token: Token | None = Field(default=None, description="The device's new token")
-    address: Token | None = Field(default=None, description="The same as device_token")
 
 
 class SessionOut(BaseModel):
@@ -143,7 +216,14 @@ class SessionOut(BaseModel):
 
     id: int = Field(examples=[7])
     mail: str | None = Field(examples=["test@4d.com"])
-    address: str = Field(description="Where the device is reached", examples=[_TOKEN])
+    service: str = Field(description="By which it is reached", examples=["apns"])
+    kind: str = Field(
+        description="Its form of address: device, fid or subscription", examples=["device"]
+    )
+    address: str = Field(
+        description="Where the device is reached: a token, or a subscription's endpoint",
+        examples=[_TOKEN],
+    )
     device_token: str = Field(description="The same", examples=[_TOKEN])
     platform: str = Field(examples=["ios"])
     environment: Environment
@@ -154,11 +234,12 @@ class SessionOut(BaseModel):
     device: str | None
     app_version: str | None
     os_version: str | None
+    device_id: str | None
     external_id: str | None
     created_at: Instant
     registered_at: Instant = Field(description="When the device last said that it is there")
     accepted_at: Instant | None = Field(
-        description="When Apple last took something for it, broadcasts aside"
+        description="When the push service last took something for it, broadcasts aside"
     )
     closed_at: Instant | None
 
@@ -210,6 +291,8 @@ def session_out(session: Session) -> dict[str, Any]:
     return {
         "id": session.id,
         "mail": session.mail,
+        "service": session.service,
+        "kind": session.kind,
         "address": session.address,
         "device_token": session.token,
         "platform": session.platform,
@@ -221,11 +304,23 @@ def session_out(session: Session) -> dict[str, Any]:
         "device": session.device,
         "app_version": session.app_version,
         "os_version": session.os_version,
+        "device_id": session.device_id,
         "external_id": session.external_id,
         "created_at": instant(session.created_at),
         "registered_at": instant(session.registered_at),
         "accepted_at": instant(session.accepted_at),
         "closed_at": instant(session.closed_at),
+    }
+
+
+def session_exported(session: Session) -> dict[str, Any]:
+    """Return a session as an import takes it, with the keys of a browser's subscription."""
+    told = session_out(session)
+    if session.details is None:
+        return told
+    return {
+        **told,
+        "subscription": {"endpoint": session.token, "keys": json.loads(session.details)},
     }
 
 

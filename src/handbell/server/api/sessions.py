@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
+from handbell.registry.addresses import service_of
 from handbell.registry.listing import SessionFilter
 from handbell.registry.registration import DeviceDescription
 from handbell.registry.session import (
@@ -71,7 +72,7 @@ async def register(
     asks: with an `identity_token` it is active at once; with a mailed link it is answered 202,
     always the same, and is active once the link was opened. The answer holds the session's
     `secret`, once: by it the device speaks for its session, as `Authorization: Bearer hbs_...`. A
-    device that has it repeats itself without a proof, and may bring a new device token.
+    device that has it repeats itself without a proof, and may bring a new token or subscription.
     """
     answer = await devices.register(request, app, caller, body)
     return JSONResponse(answer.body, answer.status)
@@ -92,13 +93,20 @@ async def list_sessions(
     mail: Annotated[str | None, Query(max_length=320)] = None,
     platform: Annotated[Platform | None, Query()] = None,
     environment: Annotated[Environment | None, Query()] = None,
+    service: Annotated[str | None, Query(max_length=40)] = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> dict[str, Any]:
-    """List an app's sessions, filtered by status, user, platform or environment."""
+    """List an app's sessions, filtered by status, user, platform, environment or service."""
     context = context_of(request)
     before = None if cursor is None else read_cursor(cursor, int)[0]
-    wanted = SessionFilter(status=status, mail=mail, platform=platform, environment=environment)
+    wanted = SessionFilter(
+        status=status,
+        mail=mail,
+        platform=platform,
+        environment=environment,
+        service=None if service is None else service_of(service).name,
+    )
     found = await context.run(
         context.system.directory.sessions, app, wanted, before=before, limit=limit + 1
     )
@@ -139,14 +147,15 @@ async def change_session(
     if not caller.scopes:
         await devices.own_session(request, app, session)
         secret = session_secret(request) or ""
-        renewed = await devices.renew(request, app, secret, body.about(), body.device_token)
+        renewed = await devices.renew(request, app, secret, body)
         return {**session_out(renewed.session), "warnings": body.ignored}
     changed = await context.run(
         context.system.registry.change,
         app,
         devices.session_id(session),
         DeviceDescription.read(**body.about()),
-        address=body.device_token,
+        address=body.reached_at(),
+        service=body.service,
     )
     await devices.release(context, changed)
     return {**session_out(changed.session), "warnings": body.ignored}

@@ -23,7 +23,7 @@ from handbell.server.context import Context, context_of
 from handbell.server.problems import members_of, responses
 
 from .lines import Line
-from .session_models import RegistrationIn, SessionOut, SessionStatus, session_out
+from .session_models import RegistrationIn, SessionOut, SessionStatus, session_exported
 from .streaming import LINES, LINES_BODY, StreamedResponse, type_of_lines, type_wanted
 
 router = APIRouter(prefix="/v1/apps/{app}/sessions", tags=["sessions"])
@@ -47,8 +47,6 @@ class ImportLine(RegistrationIn):
     status: SessionStatus = "active"
     registered_at: AwareDatetime | None = None
     mail: str = Field(max_length=320)
-    device_token: str = Field(max_length=512)
-    address: str | None = Field(default=None, max_length=512)
     identity_token: None = None
     passed_over: ClassVar[frozenset[str]] = frozenset(SessionOut.model_fields)
 
@@ -105,7 +103,7 @@ class _Tally:
 )
 async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> Response:
     """Take sessions as an export writes them: each line a JSON object with `mail` and
-    `device_token`, and whatever a registration may have besides.
+    `device_token` or `subscription`, and whatever a registration may have besides.
 
     Sent as `application/x-ndjson`, of any length. A bad line is reported as `error` and the rest
     goes on; of a line that is imported without something that cannot be stored, `warnings` say
@@ -151,7 +149,7 @@ async def export_sessions(
 ) -> Response:
     """Return sessions as an import takes them.
 
-    It contains device tokens: keep it as safe as the database. The
+    It contains device tokens and the keys of subscriptions: keep it as safe as the database. The
     secrets of sessions are not exported; devices get new ones when they register again.
     `Accept: application/octet-stream` names the lines so.
     """
@@ -181,7 +179,7 @@ def _page(context: Context, app: App, status: str, before: int | None) -> tuple[
     found = context.system.directory.sessions(
         app, SessionFilter(status=status), before=before, limit=_PAGE
     )
-    lines = [to_json(session_out(session)) + b"\n" for session in found]
+    lines = [to_json(session_exported(session)) + b"\n" for session in found]
     return b"".join(lines), found[-1].id if found else None
 
 
@@ -251,9 +249,15 @@ def _object(text: bytes) -> dict[str, Any]:
 def _registration(said: ImportLine, now: int) -> Registration:
     if said.status == "closed":
         raise RequestError("The session is closed", fix="Leave closed sessions out")
+    address = said.reached_at()
+    if address is None:
+        raise RequestError(
+            "device_token: Field required", fix="Give device_token, or a browser's subscription"
+        )
     return Registration.read(
         said.mail,
-        said.device_token,
+        address,
+        service=said.service,
         status="pending" if said.status == "pending" else "active",
         at=_instant(said.registered_at, now),
         **said.about(),
