@@ -5,7 +5,7 @@ import logging
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from handbell.server.context import Context
     from handbell.system import System
     from handbell.twin.twin import Twin
-
-_FREE_PORTS: Final = (0, 0, 0)
 
 
 def serve(
@@ -177,9 +175,9 @@ def _warn_of_plain_http(listening: str) -> None:
 
 
 def _twin(parts: "System") -> Any:
-    from .twin import run_twin  # noqa: PLC0415 - an extra
+    from .twin import TwinPorts, run_twin  # noqa: PLC0415 - an extra
 
-    return run_twin(parts, (), ports=_FREE_PORTS)
+    return run_twin(parts, (), ports=TwinPorts())
 
 
 async def _announce(context: "Context", twin: "Twin | None") -> None:

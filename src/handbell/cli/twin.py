@@ -1,8 +1,10 @@
-"""``handbell twin``: Apple's push service and some phones, on this machine."""
+"""``handbell twin``: the push services and some phones, on this machine."""
 
 import asyncio
+import os
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +24,22 @@ if TYPE_CHECKING:
     from handbell.twin.twin import Twin
 
 PAGE_PORT = 8025
+PROXY_PORT = 8026
 PRODUCTION_PORT = 2197
 DEVELOPMENT_PORT = 2198
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwinPorts:
+    """The twin's ports; 0 is a free one, and None no proxy."""
+
+    page: int = 0
+    production: int = 0
+    development: int = 0
+    fcm: int = 0
+    webpush: int = 0
+    webpush_socket: int = 0
+    proxy: int | None = None
 
 
 def twin(
@@ -37,24 +53,58 @@ def twin(
     development_port: Annotated[
         int, typer.Option(help="APNs, development side.")
     ] = DEVELOPMENT_PORT,
+    fcm_port: Annotated[int, typer.Option(help="FCM, with its access tokens.")] = 0,
+    webpush_port: Annotated[int, typer.Option(help="Web Push: browsers' endpoints.")] = 0,
+    webpush_socket_port: Annotated[
+        int, typer.Option(help="Web Push: what a browser connects to.")
+    ] = 0,
+    proxy: Annotated[
+        bool,
+        typer.Option(help="Also run a proxy, for clients with the services' names built in."),
+    ] = False,
+    proxy_port: Annotated[int, typer.Option(help="Port of the proxy.")] = PROXY_PORT,
     key: Annotated[
         list[Path] | None,
         typer.Option(help="AuthKey_XXX.p8 of another client; needs --team. May be repeated."),
     ] = None,
     team: Annotated[str | None, typer.Option(help="The team id that --key belongs to.")] = None,
+    service_account: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Key file of a Google service account of another client; one that is missing is "
+            "made. May be repeated."
+        ),
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="The Google project of a key file that is made.")
+    ] = None,
 ) -> None:
-    """Run Apple's push service on this machine, with virtual phones in the browser.
+    """Run the push services on this machine, with virtual phones in the browser.
 
     Phones register themselves in the registry, so `handbell send` and the Python API reach them.
     """
-    asyncio.run(_run(mail or [], (port, production_port, development_port), key or [], team))
+    ports = TwinPorts(
+        page=port,
+        production=production_port,
+        development=development_port,
+        fcm=fcm_port,
+        webpush=webpush_port,
+        webpush_socket=webpush_socket_port,
+        proxy=proxy_port if proxy else None,
+    )
+    asyncio.run(_run(mail or [], ports, (key or [], team), (service_account or [], project)))
 
 
 async def _run(
-    mails: list[str], ports: tuple[int, int, int], keys: list[Path], team: str | None
+    mails: list[str],
+    ports: TwinPorts,
+    keys: tuple[list[Path], str | None],
+    accounts: tuple[list[Path], str | None],
 ) -> None:
     stop = stop_on_signal()
-    async with run_twin(system(), mails, ports=ports, keys=keys, team=team) as serving:
+    async with run_twin(system(), mails, ports=ports, keys=keys[0], team=keys[1]) as serving:
+        for file in accounts[0]:
+            _add_account(serving, file, accounts[1])
         _announce(serving)
         await stop.wait()
         say("", "The twin has stopped.")
@@ -65,7 +115,7 @@ async def run_twin(
     parts: "System",
     mails: Sequence[str],
     *,
-    ports: tuple[int, int, int],
+    ports: TwinPorts,
     keys: Sequence[Path] = (),
     team: str | None = None,
 ) -> "AsyncIterator[Twin]":
@@ -91,13 +141,16 @@ async def run_twin(
             f"A twin already runs on this home: {running.page_link}",
             fix="Use it, stop it, or name another --home",
         )
-    page, production, development = ports
     with DemoEnvironment(parts) as demo_environment:
         serving = Twin(
             parts.twin_folder,
-            page_port=page,
-            production_port=production,
-            development_port=development,
+            page_port=ports.page,
+            production_port=ports.production,
+            development_port=ports.development,
+            fcm_port=ports.fcm,
+            webpush_port=ports.webpush,
+            webpush_socket_port=ports.webpush_socket,
+            proxy_port=ports.proxy,
             hooks=demo_environment.hooks(),
         )
         _add_keys(serving, keys, team)
@@ -114,6 +167,24 @@ def _add_keys(serving: "Twin", keys: Sequence[Path], team: str | None) -> None:
     for file in keys:
         key = read_auth_key(file, team_id=team or "")
         serving.add_key(key.team_id, key.key_id, key.public_key_pem)
+
+
+def _add_account(serving: "Twin", file: Path, project: str | None) -> None:
+    """Add a service account from its key file; make the file, for its owner alone, if missing."""
+    from handbell._files import refused  # noqa: PLC0415 - used here alone
+    from handbell.twin.phones import DEFAULT_PROJECT  # noqa: PLC0415 - an extra
+
+    try:
+        with suppress(FileNotFoundError):
+            serving.add_service_account(file.read_bytes())
+            return
+        made = serving.make_service_account(project or DEFAULT_PROJECT)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(made)
+    except OSError as error:
+        _, why, fix = refused(error, elsewhere="name another file")
+        raise TwinError(f"The key file {file} cannot be used: {why}", fix=fix) from None
 
 
 def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Sequence[str]) -> None:
@@ -144,7 +215,13 @@ def _announce(serving: "Twin") -> None:
     say(f"Phones        {serving.page_link}")
     say(f"Production    {serving.production_url}")
     say(f"Development   {serving.development_url}")
+    say(f"FCM           {serving.fcm_url}")
+    say(f"Web Push      {serving.webpush_url}")
+    say(f"Browsers      {serving.webpush_socket_url}")
     say(f"Authority     {serving.ca_file}")
+    if serving.proxy_url:
+        say(f"Proxy         {serving.proxy_url}")
+        say(f"Its authority {serving.hosts_ca_file}")
     for mail in mails[:1]:
         say(f'Try           handbell send {mail} --title "Hello" --body "It rings"')
     say("Ctrl-C stops it.")

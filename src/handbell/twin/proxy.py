@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from .hosts import HOSTS, PORTS, side_of
@@ -34,6 +34,7 @@ class TwinProxy:
         self._port_of = port_of
         self._server: asyncio.Server | None = None
         self._tunnels: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self, bound: socket.socket) -> None:
         """Accept connections from now on."""
@@ -44,8 +45,8 @@ class TwinProxy:
         if self._server is None:
             return
         self._server.close()
-        for tunnel in self._tunnels:
-            tunnel.cancel()
+        for writer in self._writers:
+            writer.transport.abort()
         await asyncio.gather(*self._tunnels, return_exceptions=True)
         await self._server.wait_closed()
 
@@ -55,10 +56,18 @@ class TwinProxy:
             self._tunnels.add(tunnel)
             tunnel.add_done_callback(self._tunnels.discard)
         try:
-            await self._serve(reader, writer)
+            with self._open(writer):
+                await self._serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             logger.debug("Proxy connection ended early", exc_info=True)
+
+    @contextlib.contextmanager
+    def _open(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        self._writers.add(writer)
+        try:
+            yield
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +83,7 @@ class TwinProxy:
             return
         inner, outer = await asyncio.open_connection(self._host, self._port_of(side))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with contextlib.closing(outer):
+        with self._open(outer):
             await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
 
 
