@@ -11,6 +11,7 @@ decoded alone, or skipped.
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from hpack import Decoder, Encoder
@@ -124,7 +125,13 @@ class HeaderWriter:
 
 def _length(text: bytes) -> bytes:
     size = len(text)
-    return _LENGTHS[size] if size < _SHORT else bytes(encode_integer(size, 7))
+    return _LENGTHS[size] if size < _SHORT else _long_length(size)
+
+
+@lru_cache(maxsize=4096)
+def _long_length(size: int) -> bytes:
+    # Endpoints of browsers have hundreds of characters.
+    return bytes(encode_integer(size, 7))
 
 
 def header_reader(most_bytes: int) -> Decoder:

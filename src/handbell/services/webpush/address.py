@@ -4,6 +4,7 @@ A subscription is identified by its endpoint; its keys encrypt what is sent ther
 """
 
 import json
+from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
@@ -17,6 +18,13 @@ from .protocol import AUTH_SECRET_BYTES, KEY_BYTES
 _KEYS: Final = "Send `subscription.toJSON()` of the page as it is"
 _KEY: Final = "p256dh"
 _SECRET: Final = "auth"  # noqa: S105 - a member's name
+_USUAL: Final = bytes.maketrans(b"-_", b"+/")
+_HEAD: Final = b'{"auth":"'
+_BETWEEN: Final = b'","p256dh":"'
+_SECRET_AT: Final = len(_HEAD)
+_SECRET_ENDS: Final = _SECRET_AT + 22
+_KEY_AT: Final = _SECRET_ENDS + len(_BETWEEN)
+_KEY_ENDS: Final = _KEY_AT + 87
 
 
 class SubscriptionKeys(NamedTuple):
@@ -28,6 +36,11 @@ class SubscriptionKeys(NamedTuple):
     @classmethod
     def of(cls, details: str) -> Self:
         """Return the keys in the ``details`` of an address; raises ValueError for anything else."""
+        data = details.encode().translate(_USUAL)
+        if data[:_SECRET_AT] == _HEAD and data[_SECRET_ENDS:_KEY_AT] == _BETWEEN:
+            # In the canonical form each has its place: this is done for each message.
+            secret = a2b_base64(data[_SECRET_AT:_SECRET_ENDS] + b"==")
+            return cls(a2b_base64(data[_KEY_AT:_KEY_ENDS] + b"="), secret)
         try:
             members = json.loads(details)
             return cls(read_base64url(members[_KEY]), read_base64url(members[_SECRET]))
