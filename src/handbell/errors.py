@@ -35,6 +35,7 @@
     ├── IdempotencyError        an idempotency key was used for another request
     ├── StorageError            the database or the home folder cannot be used
     │   ├── DatabaseUnavailableError
+    │   ├── QueueUnavailableError
     │   ├── DatabaseLockedError
     │   ├── DatabaseFullError
     │   ├── ReadOnlyError
@@ -344,6 +345,12 @@ class DatabaseUnavailableError(StorageError):
     """The database server cannot be reached, or accepts no work at the moment; try again."""
 
     code = "database-unavailable"
+
+
+class QueueUnavailableError(StorageError):
+    """The broker of the work queue cannot be reached; what is accepted goes out later."""
+
+    code = "queue-unavailable"
 
 
 class DatabaseFullError(StorageError):

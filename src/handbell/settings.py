@@ -40,7 +40,7 @@ PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
 CONFIG_FILE: Final = "handbell.toml"
 SECRETS: Final = frozenset(
-    {"database_url", "proxy", "secret_key", "signals_url", "smtp_url", "webhook_proxy"}
+    {"database_url", "engine", "proxy", "secret_key", "signals_url", "smtp_url", "webhook_proxy"}
 )
 """The settings that hold a password or a key."""
 _FERNET_KEY_BYTES: Final = 32
@@ -80,6 +80,12 @@ def _existing_file(path: Path) -> Path:
         shown = f"file {path}" if is_explicit_path(path) else "such file"
         raise ValueError(f"there is no {shown}")
     return expanded(path)
+
+
+def _broker(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("nats://", "tls://")):
+        raise ValueError("it must look like nats://host:4222")
+    return value
 
 
 def _fernet_keys(secret: SecretStr) -> SecretStr:
@@ -215,6 +221,26 @@ class Settings(BaseSettings):
         description="Address of the PostgreSQL server itself, by which changes are heard of at "
         "once, where the database's is that of a pooler such as PgBouncer. Without it: the "
         "database's.",
+    )
+    engine: Annotated[SecretStr, AfterValidator(_broker)] | None = Field(
+        default=None,
+        description="Address of a NATS server with JetStream that hands out the work of many "
+        "machines: nats://host:4222, or tls://user:password@host:4222; several servers of one "
+        "cluster with commas. /NAME after the host tells installations apart. Without it: the "
+        "database does.",
+    )
+    nats_credentials: Path | None = Field(
+        default=None, description="File of credentials (.creds) for the NATS server."
+    )
+    nats_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of a certificate authority to trust for the NATS server.",
+    )
+    nats_replicas: int = Field(
+        default=1,
+        ge=1,
+        le=5,
+        description="On how many servers of a NATS cluster the stream is kept, where it is made.",
     )
     secret_key: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = Field(
         default=None,

@@ -48,6 +48,7 @@ from handbell.delivery.ledger.why import Story, why
 from handbell.delivery.observe.recent import Recent
 from handbell.delivery.policy.app_rules import HELD_BY, read_rules, stopped_by
 from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.broker_address import BrokerAddress
 from handbell.delivery.queue.cap_claims import CapClaims
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.nodes import NodeKind, Presence
@@ -55,6 +56,7 @@ from handbell.delivery.queue.revocations import Revocations
 from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
+from handbell.delivery.queue.work_queue import WorkQueue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.write import Recorder
 from handbell.delivery.send.worker import Worker
@@ -276,6 +278,22 @@ class System:
         return Queue(self.database, now=self.now)
 
     @cached_property
+    def work_queue(self) -> WorkQueue:
+        """Return what hands out due work; a broker's belongs to the event loop of its first use."""
+        settings = self.settings
+        if settings.engine is None:
+            return SqlWorkQueue(self.queue, self.known_workers)
+        from handbell.delivery.queue.nats_work_queue import nats_work_queue  # noqa: PLC0415 - extra
+
+        address = BrokerAddress.read(
+            settings.engine.get_secret_value(),
+            credentials_file=settings.nats_credentials,
+            ca_file=settings.nats_ca_file,
+            replicas=settings.nats_replicas,
+        )
+        return nats_work_queue(address, self.database, self.queue, self.known_workers, now=self.now)
+
+    @cached_property
     def known_workers(self) -> Workers:
         """Return the workers of all processes."""
         return Workers(self.database, now=self.now, machine=self.machine)
@@ -339,7 +357,7 @@ class System:
     def engine(self) -> Engine:
         """Return the engine; it belongs to the event loop of its first use."""
         worker = Worker(
-            SqlWorkQueue(self.queue, self.known_workers),
+            self.work_queue,
             backlog=self.queue,
             ledger=self.ledger,
             recorder=self.recorder,
@@ -677,6 +695,8 @@ class System:
             if (engine := self.__dict__.pop("engine", None)) is not None:
                 self.__dict__.pop("signals", None)
                 await engine.stop(within=within)
+            if (work_queue := self.__dict__.pop("work_queue", None)) is not None:
+                await work_queue.close()
             if (presence := self.__dict__.pop("presence", None)) is not None:
                 with suppress(StorageError):
                     await in_thread(presence.end)

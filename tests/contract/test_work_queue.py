@@ -1,7 +1,7 @@
-"""What any work queue promises, on each database: one worker at a time, and nothing lost.
+"""What any work queue promises: one worker at a time, and nothing lost.
 
-Written against the protocols ``WorkQueue`` and ``OutcomeWriter`` alone: another engine is another
-way to make an :class:`Installation`.
+Rows on each database, and JetStream beside each. Written against the protocols ``WorkQueue`` and
+``OutcomeWriter`` alone: another engine is another way to make an :class:`Installation`.
 """
 
 import asyncio
@@ -19,7 +19,6 @@ from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
-from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
 from handbell.delivery.queue.work_queue import Taken, Wanted, WorkQueue
 from handbell.delivery.queue.workers import new_worker
 from handbell.delivery.record.outcome_batch import Batch, Ending, OutcomeWriter
@@ -42,10 +41,30 @@ class Machine:
     worker: int
     system: System
     runner: asyncio.Runner
+    is_closed: bool = False
 
     def take(self, wanted: Wanted = EVERYTHING) -> Taken:
-        """Take what is due."""
+        """Take what is due now."""
         return self.runner.run(self.queue.take(self.worker, wanted))
+
+    def receive(self, wanted: Wanted = EVERYTHING) -> Taken:
+        """Take what is due; it may be handed out a moment late."""
+
+        async def receive() -> Taken:
+            async with asyncio.timeout(10):
+                while True:
+                    if any(taken := await self.queue.take(self.worker, wanted)):
+                        return taken
+                    await asyncio.sleep(0.02)
+
+        return self.runner.run(receive())
+
+    def close(self) -> None:
+        """End it, as a process that was killed is gone: its connections, and its event loop."""
+        if not self.is_closed:
+            self.runner.run(self.queue.close())
+            self.runner.close()
+        self.is_closed = True
 
     def finish(self, taken: Taken, *, due_at: int | None = None) -> None:
         """Write that deliveries were sent, or are due again at an instant, and let go of them."""
@@ -82,7 +101,7 @@ class Installation:
     def add(self) -> Machine:
         """Add a machine with a worker that has joined."""
         system = System(self.settings)
-        queue = SqlWorkQueue(system.queue, system.known_workers)
+        queue = system.work_queue
         machine = Machine(queue, system.recorder, new_worker(), system, asyncio.Runner())
         machine.runner.run(queue.join(machine.worker))
         self.machines.append(machine)
@@ -108,10 +127,16 @@ class Installation:
         return asyncio.run(accept())
 
 
+@pytest.fixture(params=["rows", "jetstream"])
+def engine(request: pytest.FixtureRequest) -> str | None:
+    """Give the setting of each engine."""
+    return None if request.param == "rows" else request.getfixturevalue("broker_url")
+
+
 @pytest.fixture
-def installation(tmp_path: Path, database_url: str) -> Iterator[Installation]:
+def installation(tmp_path: Path, database_url: str, engine: str | None) -> Iterator[Installation]:
     """Give an installation with an app and forty sessions."""
-    settings = Settings.load(home=tmp_path, database_url=database_url)
+    settings = Settings.load(home=tmp_path, database_url=database_url, engine=engine)
     system = System(settings)
     with closing(system.database):
         app = system.apps.add("TEAM123456", "com.sample.myapp")
@@ -124,7 +149,7 @@ def installation(tmp_path: Path, database_url: str) -> Iterator[Installation]:
         made = Installation(settings, system, app, [])
         yield made
         for machine in made.machines:
-            machine.runner.close()
+            machine.close()
             machine.system.database.close()
 
 
@@ -186,7 +211,7 @@ def test_the_urgent_first_and_nothing_below_what_is_wanted(installation: Install
     assert [one.notification for one in machine.take().due] == [urgent]
     assert machine.take(Wanted(limit=10, least=LEVELS[0])) == Taken([], [])
     assert machine.take(Wanted(limit=10, full=[installation.app.id])) == Taken([], [])
-    assert [one.notification for one in machine.take().due] == [bulk]
+    assert [one.notification for one in machine.receive().due] == [bulk]
 
 
 def test_no_more_than_there_is_room_for(installation: Installation) -> None:
@@ -235,11 +260,11 @@ def test_a_worker_that_died_loses_all_it_has_and_hears_of_it(installation: Insta
     assert dead.runner.run(dead.queue.extend(dead.worker))
     machine.runner.run(machine.queue.sweep())
     assert machine.take() == Taken([], [])
-    # Its event loop is closed, as that of a process that was killed is gone.
-    dead.runner.close()
+    dead.close()
     machine.runner.run(machine.queue.sweep())
     assert _numbers(machine.take()) == _numbers(taken)
     assert not machine.runner.run(dead.queue.extend(dead.worker))
+    machine.runner.run(dead.queue.close())
 
 
 def test_a_shard_is_with_one_worker_and_each_takes_another_notification(

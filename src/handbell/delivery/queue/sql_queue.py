@@ -114,11 +114,13 @@ class Queue:
                 .limit(limit)
                 .with_for_update(skip_locked=True)
             ).all()
-            if not keys:
-                return []
-            taken = [tuple(key) for key in keys]
-            _TAKE.run(connection, keys=taken, worker=worker)
-            return [_due(row) for row in _DUE.rows(connection, keys=taken)]
+            return _take(connection, worker, keys)
+
+    def claim_these(self, worker: int, keys: Collection[tuple[int, int]]) -> list[Due]:
+        """Take those of some deliveries that are due and that nobody has."""
+        with self._database.write() as connection:
+            asked = {"keys": [*keys], "now": self._milliseconds()}
+            return _take(connection, worker, _FREE.rows(connection, **asked))
 
     def claim_shards(
         self,
@@ -126,13 +128,17 @@ class Queue:
         above: int = 0,
         apart_from: Collection[int] = (),
         full: Collection[str] = (),
+        *,
+        only: Collection[int] | None = None,
     ) -> list[Shard]:
         """Take the most urgent shards that are due, under the conditions of :meth:`look`.
 
         That is one, or as many small ones as make up a page: at most one of each notification, so
-        that a large broadcast is spread over all workers.
+        that a large broadcast is spread over all workers. ``only`` are the rows to choose from.
         """
         free = _free(self._milliseconds(), above, apart_from, full)
+        if only is not None:
+            free = (*free, shards.c.id.in_(only))
         with self._database.write() as connection:
             firsts = (
                 select(func.min(shards.c.id))
@@ -308,6 +314,23 @@ def _due(row: Sequence[Any]) -> Due:
         return due
     token, details = read_stored(due.token)
     return due if details is None else due._replace(token=token, details=details)
+
+
+_FREE: Final = Statement(
+    select(deliveries.c.notification_id, deliveries.c.number)
+    .join_from(_KEYS, deliveries, _IS_KEY)
+    .where(deliveries.c.worker_id.is_(None), deliveries.c.due_at <= bindparam("now"))
+    .with_for_update(of=deliveries)
+)
+
+
+def _take(connection: Connection, worker: int, keys: Sequence[Any]) -> list[Due]:
+    """Write a worker's name into deliveries that this transaction has locked, and read them."""
+    if not keys:
+        return []
+    taken = [tuple(key) for key in keys]
+    _TAKE.run(connection, keys=taken, worker=worker)
+    return [_due(row) for row in _DUE.rows(connection, keys=taken)]
 
 
 def _first_page_of(found: Sequence[Row[Any]]) -> list[Row[Any]]:

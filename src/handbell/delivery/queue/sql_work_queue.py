@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from handbell._thread_pool import ThreadPool
@@ -30,6 +30,9 @@ class SqlWorkQueue:
         self._workers = known_workers
         self._threads = ThreadPool(_THREADS, "handbell-queue")
 
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Do nothing: the signals of the database wake workers."""
+
     async def join(self, worker: int) -> None:
         """Enter the worker; it lives no longer than the running event loop."""
         await self._threads.run(self._workers.enlist, worker, asyncio.get_running_loop())
@@ -55,6 +58,9 @@ class SqlWorkQueue:
     async def sweep(self) -> None:
         """Release the rows of dead workers."""
         await self._threads.run(self._workers.reclaim)
+
+    async def close(self) -> None:
+        """Do nothing: the database is closed by whoever opened it."""
 
     def _take(self, worker: int, wanted: Wanted) -> Taken:
         limit, least, apart_from, full = wanted

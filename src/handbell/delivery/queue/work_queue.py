@@ -4,7 +4,7 @@ The rows of the database are the truth on every engine. The queue decides which 
 work, for how long, and who gets it when a worker dies.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from .due import Due
@@ -50,6 +50,9 @@ class WorkQueue(Protocol):
     After that others may take it, deliveries as repeats.
     """
 
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when there is new work, as far as the queue hears of it."""
+
     async def join(self, worker: int) -> None:
         """Enter a worker, before it takes anything; once more changes nothing."""
 
@@ -76,3 +79,6 @@ class WorkQueue(Protocol):
 
     async def sweep(self) -> None:
         """Release work of dead workers, and work that was stored but never put."""
+
+    async def close(self) -> None:
+        """Close what the queue has open in this event loop. Raises nothing."""

@@ -230,6 +230,7 @@ class Worker:
         self._is_stopping = False
         self._is_taking = False
         self._turn = 0
+        queue.on_work(self.wake)
         signals.on(Kind.WORK, lambda _: self.wake())
         signals.on(Kind.ENDED, self._poller.tell)
         signals.on(Kind.RULES, lambda _: self._forget_rules())
