@@ -2,8 +2,8 @@
 
 It covers what a gateway needs: POST requests with a ready body, and short answers. Requests are
 written by the :class:`~handbell.gateways.http2_sender.Http2Sender`; answers are read here. A 200
-or a 201 without a body is recognised by its first bytes, since reading all of it would cost more
-than the push.
+is recognised by its first bytes, with or without a body, and a 201 without one: reading all of it
+would cost more than the push.
 
 An answer is judged by its status and its frames. Whether its headers are in the right order, or
 its length is what ``content-length`` said, makes no difference to a push and is not checked.
@@ -57,6 +57,7 @@ _PER_HEADER: Final = 32  # RFC 9113, 6.5.2
 _read_head: Final = struct.Struct(">IBI").unpack_from  # length and type in one, flags, stream
 _LEAST_HEADERS: Final = 1 << 8 | HEADERS
 _MOST_HEADERS: Final = FRAME_BYTES << 8 | HEADERS
+_MOST_DATA: Final = FRAME_BYTES << 8
 _RESET: Final = 4 << 8 | RST_STREAM
 
 
@@ -82,7 +83,7 @@ class _Partial:
 class Http2Session(Http2Sender[T]):
     """One connection's streams, windows and settings, seen from the client.
 
-    The ends of the items in ``streams`` are in ``answered`` (a plain 200), ``created`` (a plain
+    The ends of the items in ``streams`` are in ``answered`` (a 200, unread), ``created`` (a plain
     201), ``ended``, and, where the server certainly did not process them, ``refused`` (by
     REFUSED_STREAM) and ``handed_back`` (by GOAWAY). ``is_listening`` has the next answer read in
     full. ``is_greeted`` means that the server has sent its settings, ``goaway`` is its last GOAWAY.
@@ -109,6 +110,7 @@ class Http2Session(Http2Sender[T]):
         self._reader = header_reader(MOST_BLOCK_BYTES)
         self._rest = b""
         self._partial: dict[int, _Partial] = {}
+        self._taken: set[int] = set()  # streams answered by a 200, unread, whose body is to come
         self._block: tuple[int, int, bytearray] | None = None
         self._unread = 0
         self._open_bytes = 0
@@ -131,12 +133,12 @@ class Http2Session(Http2Sender[T]):
 
         Raises :class:`ProtocolFault`; ends read before it stay available.
         """
-        if self._rest:
-            data = self._rest + data
+        data = self._rest + data
         if not self.is_greeted:
             _check_greeting(data)
         place, size = 0, len(data)
         take, answered, created = self.streams.pop, self.answered, self.created
+        taken, partial, held = self._taken, self._partial, self._held
         while size - place >= HEAD_BYTES:
             word, flags, number = _read_head(data, place)
             begin = place + HEAD_BYTES
@@ -146,17 +148,26 @@ class Http2Session(Http2Sender[T]):
                 _check_length(word >> 8)
                 break
             if (
-                flags == _WHOLE
-                and word & 0xFF == HEADERS
+                word & 0xFF == HEADERS
+                and flags | END_STREAM == _WHOLE
                 and _LEAST_HEADERS <= word <= _MOST_HEADERS
                 and not self.is_listening
                 and number in self.streams
-                and not self._partial
-                and not self._held
+                and number not in partial
+                and number not in held
+                and number not in taken
                 and self._block is None
-                and (data[begin] == _STATUS_200 or data.startswith(_FIRST_OF_201, begin, place))
+                and (
+                    data[begin] == _STATUS_200
+                    or (flags == _WHOLE and data.startswith(_FIRST_OF_201, begin, place))
+                )
             ):
-                (answered if data[begin] == _STATUS_200 else created).append(take(number))
+                if flags == _WHOLE:
+                    (answered if data[begin] == _STATUS_200 else created).append(take(number))
+                else:
+                    taken.add(number)
+            elif word <= _MOST_DATA and not word & 0xFF and flags <= END_STREAM and number in taken:
+                self._skim(number, word >> 8, is_end=bool(flags))
             elif word == _RESET and self._is_over(number):
                 self._vain += 1  # some servers end streams this way after an early answer
             else:
@@ -259,7 +270,7 @@ class Http2Session(Http2Sender[T]):
         except HPACKError as error:  # its text may hold the whole block
             message = f"a header block cannot be read: {error}"[:_MOST_TEXT]
             raise ProtocolFault(message, wire.COMPRESSION_ERROR) from None
-        if number in self._partial:
+        if number in self._partial or number in self._taken:
             self._read_trailers(number, is_end=is_end)
             return
         status = _status(pairs)
@@ -277,24 +288,29 @@ class Http2Session(Http2Sender[T]):
     def _refuse_head(self, number: int, first: bytes, *, is_end: bool) -> NoReturn:
         """Give up the connection for oversized headers; the part that is certain counts."""
         self._block = None
-        if number in self._partial:
+        if number in self._taken:
+            self._give_up(number)
+        elif number in self._partial:
             self._end_answered(number, is_whole=is_end)  # trailers: the body before them is whole
         elif number in self.streams and first == _FIRST_OF_200:
             self.answered.append(self._take(number))
         raise ProtocolFault("the answer's headers are longer than allowed", wire.CALM)
 
     def _read_trailers(self, number: int, *, is_end: bool) -> None:
-        if is_end:
+        if is_end and number in self._taken:
+            self._give_up(number)
+        elif is_end:
             self._answer(number)
         else:
             self._spoil(number, "the answer has two heads")
 
     def _read_data(self, flags: int, number: int, payload: bytes) -> None:
         data = wire.unpadded(wire.DATA, flags, payload)
-        self._unread += len(payload)
-        if self._unread >= FIRST_WINDOW // 2:
-            self._out.append(wire.window_update(0, self._unread))
-            self._unread = 0
+        if number in self._taken:
+            self._vain -= 1  # counted below
+            self._skim(number, len(payload), is_end=bool(flags & END_STREAM))
+            return
+        self._count_unread(len(payload))
         if number not in self.streams:
             return
         partial = self._partial.get(number)
@@ -310,6 +326,19 @@ class Http2Session(Http2Sender[T]):
             self._answer(number, is_ended=is_ended, is_whole=not is_long)
         elif self._open_bytes > _MOST_OPEN_BYTES:
             raise ProtocolFault("it begins answers without end, and ends none", wire.CALM)
+
+    def _count_unread(self, length: int) -> None:
+        self._unread += length
+        if self._unread >= FIRST_WINDOW // 2:
+            self._out.append(wire.window_update(0, self._unread))
+            self._unread = 0
+
+    def _skim(self, number: int, length: int, *, is_end: bool) -> None:
+        """Go on with a 200 of which nothing but its end matters."""
+        self._count_unread(length)
+        self._vain += not length
+        if is_end:
+            self.answered.append(self._take(number))
 
     def _answer(self, number: int, *, is_ended: bool = True, is_whole: bool = True) -> None:
         if not is_ended or number in self._held:  # the rest of either body is not needed
@@ -329,6 +358,9 @@ class Http2Session(Http2Sender[T]):
 
     def _give_up(self, number: int) -> list[T]:
         """Return the item of an ended stream, unless its answer has begun."""
+        if number in self._taken:
+            self.answered.append(self._take(number))
+            return []
         if number in self._partial:
             self._end_answered(number, is_whole=False)
             return []
@@ -360,6 +392,7 @@ class Http2Session(Http2Sender[T]):
         if (partial := self._partial.pop(number, None)) is not None:
             self._open_bytes -= partial.size
         self._held.pop(number, None)
+        self._taken.discard(number)
         return self.streams.pop(number)
 
 
