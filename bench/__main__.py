@@ -28,6 +28,7 @@ QUICK_SESSIONS: Final = 100_000
 WIDTH: Final = 130
 PARTS: Final = (
     "throughput",
+    "services",
     "slow",
     "refusing",
     "latency",
@@ -119,6 +120,7 @@ def _parts(bench: Bench, asked: argparse.Namespace, tools: frozenset[str]) -> di
 
     parts: dict[str, Part] = {
         "throughput": throughput,
+        "services": lambda: [report.services(bench.services())],
         "slow": lambda: [report.slow(bench.slow())],
         "refusing": lambda: [report.refusing(bench.refusing(), fast)],
         "latency": lambda: report.latency(bench.latency(), bench.start()),

@@ -20,6 +20,7 @@ from .postgresql import PostgresServer, Unavailable
 from .programs import (
     AIOAPNS,
     ENGINE,
+    FCM_GATEWAY,
     GATEWAY,
     GO,
     H2LOAD,
@@ -28,10 +29,12 @@ from .programs import (
     STANDARD,
     Program,
     aioapns,
+    build_firebase_admin,
     build_go,
     build_go_server,
     build_node,
     engine_over,
+    fcm_gateway,
     gateway,
     h2load,
     measured,
@@ -43,6 +46,7 @@ SESSIONS: Final = 200_000
 FAST_PUSHES: Final = 100_000
 NODE_PUSHES: Final = 10_000
 AIOAPNS_PUSHES: Final = 2_000
+FIREBASE_PUSHES: Final = 2_000
 SLOW_PUSHES: Final = 40_000
 MEMORY_SIZES: Final = (100_000, 1_000_000, 3_000_000)
 FRESH_PROCESSES: Final = 15
@@ -113,6 +117,16 @@ class Bench:
         if "node" in self._tools:
             programs.append(Program(NODE, NODE_PUSHES, self._node))
         return self._in_turn(programs, "fast", self._rounds)
+
+    def services(self) -> list[Figure]:
+        """Return the figures of the other push services, beside their own libraries."""
+        self._note("installing firebase-admin")
+        peers = build_firebase_admin(self._rig.folder / "firebase-admin")
+        programs = [
+            Program(FCM_GATEWAY, FAST_PUSHES, fcm_gateway, self._in_flight),
+            *(Program(name, FIREBASE_PUSHES, run) for name, run in peers.items()),
+        ]
+        return self._in_turn(programs, "fcm", min(3, self._rounds))
 
     def slow(self) -> list[Figure]:
         """Return the figures against the sink that answers after 60 ms, 500 streams at a time."""

@@ -1,6 +1,6 @@
 """What is measured of Handbell itself: the gateway alone, the whole engine, one person's push.
 
-Run as ``python -m bench.ours {gateway|engine|person} JOB``.
+Run as ``python -m bench.ours {gateway|fcm|engine|person} JOB``.
 """
 
 import asyncio
@@ -20,10 +20,15 @@ from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.ids import apns_id, new_notification_id
 from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.apns.compose import compose
-from handbell.gateways.gateway import Push
+from handbell.gateways.composers import Compose
+from handbell.gateways.fcm.client import FcmGateway
+from handbell.gateways.fcm.compose import compose as compose_fcm
+from handbell.gateways.gateway import Message, Push
 from handbell.gateways.http2 import Endpoint
 from handbell.gateways.outcomes import Accepted, Outcome
+from handbell.gateways.push_client import PushClient
 from handbell.services.apns.credential import read_auth_key
+from handbell.services.fcm.credential import ServiceAccount
 from handbell.system import System
 
 from . import seed
@@ -47,6 +52,12 @@ async def run_engine(system: System, app: App, notification: Notification) -> tu
 def gateway(job: Job) -> Result:
     """Return what came of a round through the gateway alone: no queue, no database."""
     return _in_loop(job, _gateway(job))
+
+
+def fcm(job: Job) -> Result:
+    """Return what came of a round through the gateway to FCM alone."""
+    account = ServiceAccount.read(Path(job.key_file).read_text())
+    return _in_loop(job, _fcm(job, account))
 
 
 def engine(job: Job) -> Result:
@@ -75,20 +86,32 @@ async def _gateway(job: Job) -> Result:
     sender = ApnsGateway(
         credential=key, endpoints={"production": endpoint}, in_flight=job.in_flight
     )
+    return await _round(sender, compose, job)
+
+
+async def _fcm(job: Job, account: ServiceAccount) -> Result:
+    sender = FcmGateway(
+        credential=account,
+        endpoint=Endpoint(job.url, Path(job.ca_file)),
+        in_flight=job.in_flight,
+    )
+    return await _round(sender, compose_fcm, job)
+
+
+async def _round(sender: PushClient, compose_it: Compose, job: Job) -> Result:
+    name = new_notification_id()
+    app = App(team_id=job.team_id, bundle_id=job.topic)
+    message = compose_it(_notification(job), app=app, now=time.time())
     tokens = job.read_tokens()
-    await _send(sender, job, tokens[: job.warm_up])
+    await _send(sender, name, message, tokens[: job.warm_up])
     stopwatch = Stopwatch()
-    accepted = await _send(sender, job, tokens[job.warm_up :])
+    accepted = await _send(sender, name, message, tokens[job.warm_up :])
     result = stopwatch.result(accepted, job.count - accepted)
     await sender.close()
     return result
 
 
-async def _send(sender: ApnsGateway, job: Job, tokens: list[str]) -> int:
-    message = compose(
-        _notification(job), app=App(team_id=job.team_id, bundle_id=job.topic), now=time.time()
-    )
-    name = new_notification_id()
+async def _send(sender: PushClient, name: str, message: Message, tokens: list[str]) -> int:
     accepted = 0
 
     def report(_push: Push, outcome: Outcome) -> None:
@@ -142,6 +165,7 @@ def _in_loop(job: Job, work: Coroutine[Any, Any, Result]) -> Result:
 
 _PARTS: Final[dict[str, Callable[[Job], Result]]] = {
     "gateway": gateway,
+    "fcm": fcm,
     "engine": engine,
     "person": person,
 }

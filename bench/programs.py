@@ -30,6 +30,13 @@ STANDARD: Final = ", standard loop"
 GO: Final = "Go, sideshow/apns2"
 AIOAPNS: Final = "Python, aioapns"
 NODE: Final = "Node, apns2"
+FCM_GATEWAY: Final = "FCM: Handbell's gateway"
+FCM_ENGINE: Final = "FCM: Handbell's whole engine"
+FIREBASE_THREADS: Final = "FCM: firebase-admin, send_each"
+FIREBASE_ASYNC: Final = "FCM: firebase-admin, send_each_async"
+FIREBASE_ADMIN_LOCK: Final = (
+    ROOT / "tests" / "contract" / "clients" / "firebase-admin" / "requirements.txt"
+)
 
 _FINISHED: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
 _CODES: Final = re.compile(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx")
@@ -64,6 +71,11 @@ def gateway(job: Job) -> Result:
     return Result.read(output([sys.executable, "-m", "bench.ours", "gateway", job.text()]))
 
 
+def fcm_gateway(job: Job) -> Result:
+    """Run a round of Handbell's gateway to FCM alone."""
+    return Result.read(output([sys.executable, "-m", "bench.ours", "fcm", job.text()]))
+
+
 def engine_over(home: Path) -> Callable[[Job], Result]:
     """Return what runs a broadcast over a fresh copy of a home each time."""
 
@@ -78,6 +90,24 @@ def engine_over(home: Path) -> Callable[[Job], Result]:
 def aioapns(job: Job) -> Result:
     """Run a round of aioapns."""
     return Result.read(output([sys.executable, "-m", "bench.peers.aioapns_client", job.text()]))
+
+
+def build_firebase_admin(folder: Path) -> dict[str, Callable[[Job], Result]]:
+    """Install firebase-admin into the folder, and return what runs it: in threads, or async."""
+    output([sys.executable, "-m", "venv", str(folder)])
+    python = str(folder / "bin" / "python")
+    quiet = ["--quiet", "--disable-pip-version-check", "--require-hashes"]
+    output([python, "-m", "pip", "install", *quiet, "-r", str(FIREBASE_ADMIN_LOCK)])
+
+    def runs(way: str) -> Callable[[Job], Result]:
+        def run(job: Job) -> Result:
+            trust = {"REQUESTS_CA_BUNDLE": job.ca_file, "SSL_CERT_FILE": job.ca_file}
+            command = [python, "-m", "bench.peers.firebase_admin_client", way, job.text()]
+            return Result.read(output(command, environment=trust))
+
+        return run
+
+    return {FIREBASE_THREADS: runs("threads"), FIREBASE_ASYNC: runs("async")}
 
 
 def build_go(folder: Path) -> Callable[[Job], Result]:

@@ -11,7 +11,7 @@ from .figures import Figure, ratio
 from .forms import FormFigure
 from .loads import APPS, DEVICES, ZONES, Step
 from .measure import Latency, Start
-from .programs import AIOAPNS, GO
+from .programs import AIOAPNS, FIREBASE_THREADS, GO
 from .rig import SLOW_SECONDS, SLOW_STREAMS
 from .server import CONNECTIONS, Accepted
 from .shared_database import Lookup, Taken
@@ -60,6 +60,27 @@ def throughput(figures: Sequence[Figure]) -> Table:
     ]
     header = (*_RATES, "x Go", "x aioapns", "CPU us/push", "sink busy", "rounds")
     return Table("Throughput", header, rows, (_THROUGHPUT_NOTE,))
+
+
+def services(figures: Sequence[Figure]) -> Table:
+    """Return the table of the other push services, each beside its own library."""
+    rates = {each.name: each.rate for each in figures}
+    rows = [
+        (
+            *_rates(each),
+            ratio(each.rate, rates.get(FIREBASE_THREADS)),
+            f"{each.cpu:.1f}",
+            f"{each.sink_busy:.0%}",
+            str(each.rounds),
+        )
+        for each in figures
+    ]
+    header = (*_RATES, "x send_each", "CPU us/push", "sink busy", "rounds")
+    note = (
+        "FCM's sink gives access tokens and answers each message at once. firebase-admin is called "
+        "with 500 messages at a time, the most that it takes."
+    )
+    return Table("Other push services", header, rows, (note,))
 
 
 def slow(figures: Sequence[Figure]) -> Table:

@@ -1,8 +1,9 @@
 """The rig: nginx as the far side, with TLS and HTTP/2, on free ports of loopback.
 
 It answers ``POST /3/device/<token>`` in three ways, one port each: at once; after 60 ms with 500
-streams at a time; and at once but refusing 2 %, for mixed reasons. One worker process serves, as
-one connection is never spread over several.
+streams at a time; and at once but refusing 2 %, for mixed reasons. The first one answers as FCM and
+its token endpoint do as well. One worker process serves, as one connection is never spread over
+several.
 """
 
 import os
@@ -12,14 +13,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from handbell.services.apns.credential import AuthKey
+from handbell.services.fcm.credential import ServiceAccount
 from handbell.twin.certificates import SERVER_FILE, Authority
 
 from .job import Job
@@ -58,6 +60,14 @@ http {{
   server {{
     listen 127.0.0.1:{fast} ssl http2 backlog=1024;
     location /3/device/ {{ return 200; }}
+    location /v1/projects/ {{
+      default_type application/json;
+      return 200 '{{"name":"projects/bench/messages/0:1500000000000000%31bd1c9431bd1c94"}}';
+    }}
+    location = /token {{
+      default_type application/json;
+      return 200 '{{"access_token":"{access_token}","expires_in":3599,"token_type":"Bearer"}}';
+    }}
   }}
   server {{
     listen 127.0.0.1:{slow} ssl http2 backlog=1024;
@@ -127,7 +137,13 @@ class Rig:
         self._remove()
 
     def job(self, sink: str, count: int) -> Job:
-        """Return a job for one of the sinks: ``fast``, ``slow`` or ``refusing``."""
+        """Return a job for one of the sinks: ``fast``, ``slow``, ``refusing`` or ``fcm``."""
+        if sink == "fcm":
+            return replace(
+                self.job("fast", count),
+                key_file=str(self.account_file),
+                tokens=str(self.registrations_file),
+            )
         return Job(
             url=f"https://127.0.0.1:{getattr(self.ports, sink)}",
             ca_file=str(self.ca_file),
@@ -156,6 +172,11 @@ class Rig:
         _write_key(self.key_file)
         lines = (secrets.token_hex(32) + "\n" for _ in range(self._tokens))
         self.tokens_file.write_text("".join(lines))
+        self.account_file = self.folder / "service-account.json"
+        self.registrations_file = self.folder / "registrations"
+        _write_account(self.account_file, f"https://127.0.0.1:{self.ports.fast}/token")
+        lines = (registration_token() + "\n" for _ in range(self._tokens))
+        self.registrations_file.write_text("".join(lines))
         self._start(authority.folder / SERVER_FILE)
 
     def _start(self, certificate: Path) -> None:
@@ -171,6 +192,7 @@ class Rig:
                 refusing=self.ports.refusing,
                 streams=SLOW_STREAMS,
                 delay=round(SLOW_SECONDS * 1000),
+                access_token="ya29.c." + secrets.token_urlsafe(200),
                 gone_since=int(time.time() * 1000),
             )
         )
@@ -203,6 +225,23 @@ def _write_key(path: Path) -> None:
     )
     path.touch(mode=0o600)
     path.write_bytes(key.private_key_pem())
+
+
+def _write_account(path: Path, token_uri: str) -> None:
+    account = ServiceAccount(
+        client_email="sender@bench.iam.gserviceaccount.com",
+        project_id="bench",
+        private_key=rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        private_key_id=secrets.token_hex(20),
+        token_uri=token_uri,
+    )
+    path.touch(mode=0o600)
+    path.write_text(account.pack())
+
+
+def registration_token() -> str:
+    """Return a token of the length and the form that FCM gives out."""
+    return f"{secrets.token_urlsafe(16)}:APA91b{secrets.token_urlsafe(84)}"
 
 
 def _free_ports(count: int) -> list[int]:
