@@ -11,6 +11,7 @@ import handbell
 from handbell import errors
 from handbell.delivery.policy.decision import OWN_REASONS, meaning
 from handbell.services.apns.reasons import REASONS
+from handbell.services.webpush.reasons import REASONS as WEB_PUSH_REASONS
 
 ROOT = Path(__file__).parents[2]
 ERRORS = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
@@ -34,6 +35,15 @@ def test_a_reason_is_documented_with_its_meaning_and_fix(reason: str) -> None:
     """Every reason of Apple's and of our own stands in docs/errors.md as the code tells it."""
     words, fix = meaning(reason)
     row = next(line for line in ERRORS.splitlines() if line.startswith(f"| `{reason}` |"))
+    assert row.endswith(f"| {words} | {fix} |")
+
+
+@pytest.mark.parametrize("reason", WEB_PUSH_REASONS)
+def test_a_reason_of_web_push_is_documented_with_its_meaning_and_fix(reason: str) -> None:
+    """So does every reason of the push services of browsers, in a table of their own."""
+    words, fix = meaning(reason, gateway="webpush")
+    table = ERRORS.partition("## Reasons of Web Push")[2].partition("\n## ")[0]
+    row = next(line for line in table.splitlines() if line.startswith(f"| `{reason}` |"))
     assert row.endswith(f"| {words} | {fix} |")
 
 

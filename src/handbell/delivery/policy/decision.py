@@ -222,6 +222,7 @@ UNREACHED: Final = frozenset(
         "ProxyAuthentication",
         "ProxyRefused",
         "ProxyUnreadable",
+        "AddressNotAllowed",
     }
 )
 """No connection can be made, which no single push can cause."""
@@ -364,6 +365,14 @@ OWN_REASONS: Final = {
     "ClientCertificateRefused": (
         "the push service ended the connection; perhaps it refuses the app's certificate",
         Fix(Action.ADD_KEY, "it may be revoked or expired; add a new one, or better a key"),
+    ),
+    "HostNotAllowed": (
+        "the endpoint's host is not one of the push services that are used",
+        "add the host to HANDBELL_WEB_PUSH_HOSTS if you trust it",
+    ),
+    "AddressNotAllowed": (
+        "the push service's name leads to an address that is not public",
+        "check the name; for a proxy that looks names up, set HANDBELL_PROXY",
     ),
     "NoSecureConnection": (
         "the server does not support TLS with HTTP/2",
