@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from handbell.apps.app import App
+from handbell.apps.credential_kinds import Credential
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -25,7 +26,6 @@ from handbell.delivery.work.app_state import AppState
 from handbell.errors import MissingCredentialError
 from handbell.gateways.gateway import Gateway, Push, Report
 from handbell.gateways.outcomes import Accepted, DeviceGone, Outcome, Refused, RetryLater, Unknown
-from handbell.services.apns.credential import AuthKey, Certificate
 from handbell.services.reactions import Reaction
 from handbell.settings import Settings
 from handbell.system import System
@@ -129,7 +129,7 @@ class ScriptedSystem(System):
     def find_gateway(
         self,
         app: App,  # noqa: ARG002 - one gateway serves all
-        key: AuthKey | Certificate | None,  # noqa: ARG002
+        key: Credential | None,  # noqa: ARG002
         name: GatewayName,  # noqa: ARG002
         environment: str,  # noqa: ARG002
         *,

@@ -259,11 +259,15 @@ class Settings(BaseSettings):
         default=None,
         description="Where development tokens are sent to. Without it: Apple's sandbox host.",
     )
+    fcm_url: Url | None = Field(
+        default=None,
+        description="Where pushes to Android are sent to. Without it: Google's host.",
+    )
     apns_ca_file: (
         Annotated[Path, AfterValidator(_existing_file), AfterValidator(check_authority)] | None
     ) = Field(
         default=None,
-        description="PEM file of a certificate authority to trust for the APNs addresses above.",
+        description="PEM file of a certificate authority to trust for the addresses above.",
     )
     proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
         default=None,

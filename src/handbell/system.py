@@ -1,7 +1,6 @@
 """Build and connect all parts: the only place that knows every one of them."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from handbell.access.audit import AuditTrail
 from handbell.apps.app import App
 from handbell.apps.app_services import services_of
 from handbell.apps.checkup import Finding, check_credentials
+from handbell.apps.credential_kinds import KINDS, Credential, kind_of
 from handbell.apps.installation_key import InstallationKey
 from handbell.apps.store import AppStore, StoredCredential
 from handbell.apps.templates import TemplateStore
@@ -66,9 +66,8 @@ from handbell.delivery.webhooks.store import WebhookStore
 from handbell.delivery.work.app_state import AppState
 from handbell.delivery.work.app_states import RULES_SECONDS
 from handbell.delivery.work.composed import Composed
-from handbell.errors import HandbellError, StorageError, TwinError
-from handbell.fixes import Action, Fix
-from handbell.gateways.apns.client import ApnsGateway, Endpoint
+from handbell.errors import HandbellError, StorageError
+from handbell.gateway_pool import GatewayPool
 from handbell.gateways.gateway import Gateway
 from handbell.gateways.simulator import SimulatorGateway
 from handbell.registry.identity import IdentityStore, check_identity
@@ -76,21 +75,16 @@ from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
 from handbell.registry.session import Environment
 from handbell.registry.store import Registry
-from handbell.services.address import Address
 from handbell.services.apns.credential import AuthKey, Certificate, pack, unpack
-from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
-from handbell.services.webpush.hosts import PushHosts
 from handbell.settings import Settings
 from handbell.storage.database import Database
 from handbell.storage.server_clock import ServerClock
 from handbell.storage.shared_buckets import SharedBuckets
 from handbell.storage.signals import Kind
-from handbell.twin.discovery import read_address
 
 if TYPE_CHECKING:
     from handbell.access.operators import OperatorStore
 
-Credential = AuthKey | Certificate
 ENVIRONMENTS: Final[tuple[Environment, ...]] = get_args(Environment)
 _LEAST_SECONDS: Final = 0.1
 _ANSWER_MARGIN_SECONDS: Final = 5.0
@@ -124,11 +118,6 @@ class System:
         self.machine = machine or MachineClock.here()
         self._node_kind: NodeKind = "worker"
         self._figures: Callable[[], Mapping[str, float]] = dict
-        # A worker that is new begins with one, until the others have heard of it.
-        self._most_connections = 1 if settings.total_connections else settings.connections
-        self._gateways: dict[tuple[str, str, Endpoint], ApnsGateway] = {}
-        # Threads may look up the same gateway at once, and two connections would not be shared.
-        self._gateways_lock = threading.Lock()
 
     @cached_property
     def now(self) -> Callable[[], float]:
@@ -141,6 +130,16 @@ class System:
     def twin_folder(self) -> Path:
         """Return the folder of a twin's certificates and address file."""
         return self.settings.home / "twin"
+
+    @cached_property
+    def gateways(self) -> GatewayPool:
+        """Return the clients of push services."""
+        return GatewayPool(
+            self.settings,
+            twin_folder=self.twin_folder,
+            now=self.now,
+            seconds=self.machine.seconds,
+        )
 
     @cached_property
     def database(self) -> Database:
@@ -183,19 +182,9 @@ class System:
         return Registry(
             self.database,
             most_sessions=self.settings.sessions_per_user,
-            check_address=self.check_address,
+            check_address=self.gateways.check_address,
             now=self.now,
         )
-
-    def check_address(self, address: Address, environment: str) -> None:
-        """Raise RegistryError for an address at a host that is not sent to."""
-        if address.service != "webpush":
-            return
-        twin = read_address(self.twin_folder) if environment == "twin" else None
-        hosts = PushHosts.read(
-            self.settings.web_push_hosts, twin=twin.webpush_url if twin else None
-        )
-        hosts.target(address.token, environment)
 
     @cached_property
     def directory(self) -> Directory:
@@ -365,13 +354,13 @@ class System:
             revocations=self.revocations,
             jumps=ClockJumps(self.database, self.machine, now=self.now),
             on_beat=self.presence.beat,
-            on_place=self._share_connections if self.settings.total_connections else None,
+            on_place=self.gateways.share_connections if self.settings.total_connections else None,
             rules_store=self.rules_store,
             buckets=self.buckets,
             cap_claims=CapClaims(self.database),
             signals=self.signals,
             find_gateway=self.find_gateway,
-            drop_gateway=self.drop_gateway,
+            drop_gateway=self.gateways.drop,
             load=self._load_composed,
             hooks=self.hooks,
             answer_seconds=self.settings.connect_timeout
@@ -405,15 +394,19 @@ class System:
         *,
         excluded: Collection[str] = (),
     ) -> Gateway:
-        """Return the gateway of an app to an environment; ``key`` replaces stored credentials.
+        """Return an app's gateway to an environment; ``key`` replaces credentials of its service.
 
         Of those, the ones whose fingerprints are in ``excluded`` come last. Raises
         MissingCredentialError or TwinError when there is none.
         """
         if name == "simulator":
             return SimulatorGateway(bundle_id=app.apple.bundle_id)
-        credential = key or self.apps.credential_for(app, environment, excluded=excluded)
-        return self.apns(credential, environment)
+        credential: Credential
+        if key is not None and KINDS[kind_of(key)].service == name:
+            credential = key
+        else:
+            credential = self.apps.credential_for(app, environment, service=name, excluded=excluded)
+        return self.gateways.gateway(credential, environment)
 
     def preview(
         self, app: App, notification: Notification, recipients: Recipients
@@ -423,7 +416,7 @@ class System:
             app,
             notification,
             self.engine.plan(app, recipients),
-            describe_host=self.describe_host,
+            describe_host=self.gateways.describe_host,
             has_token=lambda environment: self._has_token(app, environment),
             now=self.now(),
         )
@@ -577,70 +570,6 @@ class System:
                 loaded[stored.id] = error
         return loaded
 
-    def apns(self, credential: Credential, environment: str) -> ApnsGateway:
-        """Return the gateway for a credential and an environment, cached.
-
-        Raises TwinError for the environment ``twin`` while no twin is running.
-        """
-        endpoint = self.endpoint(environment)
-        key = (credential.fingerprint, environment, endpoint)
-        with self._gateways_lock:
-            if key not in self._gateways:
-                self._gateways[key] = ApnsGateway(
-                    credential=credential,
-                    endpoints={environment: endpoint},
-                    connections=self._most_connections,
-                    in_flight=self.settings.in_flight,
-                    connect_timeout=self.settings.connect_timeout,
-                    request_timeout=self.settings.request_timeout,
-                    now=self.now,
-                    seconds=self.machine.seconds,
-                )
-            return self._gateways[key]
-
-    def _share_connections(self, place: int, workers: int) -> None:
-        """Limit the connections of each gateway to this worker's share of the ceiling."""
-        share, rest = divmod(self.settings.total_connections, workers)
-        mine = max(1, share + (place < rest))
-        self._most_connections = min(self.settings.connections, mine)
-        with self._gateways_lock:
-            gateways = list(self._gateways.values())
-        for gateway in gateways:
-            gateway.limit_connections(self._most_connections)
-
-    async def drop_gateway(self, gateway: Gateway) -> None:
-        """Close a gateway that is no longer used; the next call creates another."""
-        with self._gateways_lock:
-            places = [place for place, known in self._gateways.items() if known is gateway]
-            for place in places:
-                del self._gateways[place]
-        if places:
-            await gateway.close()
-
-    def endpoint(self, environment: str) -> Endpoint:
-        """Return the endpoint of an environment, with its trusted authority."""
-        if environment in self._apples:
-            return self._apples[environment]
-        address = read_address(self.twin_folder)
-        if address is None:
-            raise TwinError(
-                "The twin is not running",
-                fix=Fix(Action.START_TWIN, "Start it in another terminal"),
-            )
-        return Endpoint(address.production_url, Path(address.ca_file))
-
-    @cached_property
-    def _apples(self) -> dict[str, Endpoint]:
-        settings, proxies = self.settings, self.settings.proxies
-        urls = {
-            "production": settings.apns_production_url or PRODUCTION_URL,
-            "development": settings.apns_development_url or DEVELOPMENT_URL,
-        }
-        return {
-            environment: Endpoint(url, settings.apns_ca_file, proxy=proxies.to(url))
-            for environment, url in urls.items()
-        }
-
     async def check_up(self, app: App) -> list[Finding]:
         """Check an app's configuration; see delivery.doctor."""
         stored = self.apps.credentials(app)
@@ -658,7 +587,9 @@ class System:
         return findings + await probe(
             app,
             {environment: found for environment, found in serving.items() if found},
-            lambda environment, key_id: self.apns(self._apns_credential(app, key_id), environment),
+            lambda environment, key_id: self.gateways.apns(
+                self._apns_credential(app, key_id), environment
+            ),
         )
 
     def _apns_credential(self, app: App, key_id: str) -> AuthKey | Certificate:
@@ -669,20 +600,13 @@ class System:
     @property
     def connections(self) -> int:
         """Return the number of open connections to push services."""
-        return sum(gateway.connections for gateway in list(self._gateways.values()))
+        return self.gateways.connections
 
     @property
     def in_flight(self) -> int:
         """Return how many pushes this process has on the wire."""
         engine = self.__dict__.get("engine")
         return 0 if engine is None else engine.worker.app_states.in_flight
-
-    def describe_host(self, environment: str) -> str:
-        """Return the address of an environment, even while the twin is not running."""
-        try:
-            return self.endpoint(environment).url
-        except TwinError:
-            return "https://(the twin, not running)"
 
     async def close_gateways(self, *, within: float | None = None) -> None:
         """Finish pushes in flight, give back the rest, and close every connection.
@@ -701,9 +625,9 @@ class System:
                 with suppress(StorageError):
                     await in_thread(presence.end)
         finally:
-            gateways, self._gateways = list(self._gateways.values()), {}
             left = None if within is None else max(_LEAST_SECONDS, within - loop.time() + began)
-            await asyncio.gather(*(gateway.close(within=left) for gateway in gateways))
+            if (gateways := self.__dict__.get("gateways")) is not None:
+                await gateways.close(within=left)
 
     async def close(self, *, within: float | None = None) -> None:
         """Finish pushes in flight and close every connection and the database."""

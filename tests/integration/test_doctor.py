@@ -42,7 +42,7 @@ def test_all_is_right_where_all_is_right(stage: "Stage") -> None:
     found = _check_up(stage)
     assert set(found) == {"key", "production", "development"}
     for name in ("production", "development"):
-        host = authority(stage.system.endpoint(name).url)
+        host = authority(stage.system.gateways.endpoint("apns", name).url)
         assert found[name].sentence.startswith(f"{host} as {name} host accepts")
     assert {finding.verdict for finding in found.values()} == {"right"}
 

@@ -14,6 +14,7 @@ from tests.scene import Scene, open_scene
 
 from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
+from handbell.apps.credential_kinds import Credential
 from handbell.apps.sample_keys import make_key
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -26,7 +27,6 @@ from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.errors import ContradictionError, StorageError
 from handbell.gateways.gateway import Gateway, Push, Report
 from handbell.gateways.outcomes import Accepted
-from handbell.services.apns.credential import AuthKey, Certificate
 from handbell.settings import DATABASE_FILE
 from handbell.storage.database import Database
 from handbell.system import System
@@ -74,7 +74,7 @@ class Rigged(System):
     def find_gateway(
         self,
         app: App,
-        key: AuthKey | Certificate | None,
+        key: Credential | None,
         name: GatewayName,
         environment: str,
         *,

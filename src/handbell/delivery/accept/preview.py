@@ -1,25 +1,30 @@
 """Previews: the exact requests a send would make."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from handbell._text import short_token
+from pydantic_core import from_json, to_json
+
+from handbell._text import sentence, short_token
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import Target
 from handbell.delivery.ids import NO_ID
 from handbell.errors import HandbellError, NotForServiceError, PayloadTooLargeError
-from handbell.gateways.apns.compose import compose
 from handbell.gateways.composers import composer
 from handbell.gateways.gateway import Message
 from handbell.gateways.wordings import Wording, compose_each
 from handbell.services.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
-from handbell.services.table import SERVICES
+from handbell.services.fcm.protocol import send_path
+from handbell.services.table import SERVICES, service_of
 
+from .composing import compose_for, reached, services_of
 from .resolve import ResolvedRecipients
 
 _LATER: Final = "(made when it is stored)"
+
+_HIDDEN: Final = ((AUTHORIZATION, "bearer (hidden)"),)
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -29,7 +34,8 @@ class Preview:
     """The request a send would make for one target, or a warning why there is none.
 
     ``headers`` are those of the request, but for the secret in ``authorization`` and for the
-    ``apns-id``, which a delivery gets when it is stored. ``language`` is None for the
+    ``apns-id``, which a delivery gets when it is stored. ``payload`` is what the push service gets,
+    but a browser's before it is encrypted. ``language`` is None for the
     notification's own text; ``size`` and ``limit`` are in bytes.
     """
 
@@ -151,26 +157,36 @@ def preview(
     notification: Notification,
     plan: ResolvedRecipients,
     *,
-    describe_host: Callable[[str], str],
+    describe_host: Callable[[str, str], str],
     has_token: Callable[[str], bool],
     now: float,
 ) -> list[Preview]:
     """Return the exact request per target, and a warning for each recipient without one.
 
-    ``describe_host`` gives the address of an environment, ``has_token`` says whether the app proves
-    itself by a provider token there, and not by a certificate. Raises NotificationError when the
-    notification cannot be sent. Nothing is stored or sent.
+    ``describe_host`` gives the address of a push service in an environment, ``has_token`` says
+    whether the app proves itself to Apple by a provider token there, and not by a certificate.
+    Raises NotificationError when the notification cannot be sent. Nothing is stored or sent.
     """
-    wordings = compose_each(compose, notification, app=app, now=now, notification_id=NO_ID)
-    warnings = [*plan.warnings, *wordings.warnings]
-    environments = {target.environment for target in plan.targets if target.gateway == "apns"}
-    hidden = ((AUTHORIZATION, "bearer (hidden)"),)
-    proofs: dict[str, Headers] = {name: hidden if has_token(name) else () for name in environments}
+    services = services_of(plan.targets) or ["apns"]
+    composed = compose_for(services, notification, app=app, now=now, notification_id=NO_ID)
+    targets, left_out = reached(plan.targets, composed)
+    ignored = [
+        sentence(f"{SERVICES[service].title}: {said}")
+        for service in composed.wordings
+        for said in composer(service).unsupported(notification)
+    ]
+    warnings = [*plan.warnings, *left_out, *composed.warnings, *ignored]
     return [
         *(Preview(recipient="", warning=warning) for warning in warnings),
         *(
-            _preview(app, target, wordings.wording_for(target.locale), describe_host, proofs)
-            for target in plan.targets
+            _preview(
+                app,
+                target,
+                composed.wordings[service_of(target.gateway).name].wording_for(target.locale),
+                describe_host,
+                has_token,
+            )
+            for target in targets
         ),
     ]
 
@@ -179,30 +195,40 @@ def _preview(
     app: App,
     target: Target,
     wording: Wording,
-    describe_host: Callable[[str], str],
-    proofs: Mapping[str, Headers],
+    describe_host: Callable[[str, str], str],
+    has_token: Callable[[str], bool],
 ) -> Preview:
     message = wording.message
     label = f"{target.mail} ({short_token(target.address)})" if target.mail else target.address
-    text, size = message.payload.decode(), len(message.payload)
-    limit = PUSH_TYPES[message.push_type].max_payload_bytes
-    if target.gateway == "simulator":
-        command = f"xcrun simctl push {target.address} {app.bundle_id} -"
-        return Preview(
-            recipient=label,
-            method="run",
-            url=command,
-            payload=text,
-            size=size,
-            limit=limit,
-            language=wording.language,
-        )
-    return Preview(
+    common = Preview(
         recipient=label,
-        url=f"{describe_host(target.environment)}{DEVICE_PATH}{target.address}",
-        headers=(*proofs[target.environment], (APNS_ID, _LATER), *message.headers),
-        payload=text,
-        size=size,
-        limit=limit,
+        payload=message.payload.decode(),
+        size=len(message.payload),
+        limit=_limit(service_of(target.gateway).name, message),
         language=wording.language,
     )
+    match target.gateway:
+        case "simulator":
+            command = f"xcrun simctl push {target.address} {app.bundle_id} -"
+            return replace(common, method="run", url=command)
+        case "apns":
+            host = describe_host("apns", target.environment)
+            proof = _HIDDEN if has_token(target.environment) else ()
+            return replace(
+                common,
+                url=f"{host}{DEVICE_PATH}{target.address}",
+                headers=(*proof, (APNS_ID, _LATER), *message.headers),
+            )
+        case "fcm":
+            host = describe_host("fcm", target.environment)
+            body = {"message": {"token": target.address, **from_json(message.payload)}}
+            return replace(
+                common,
+                url=f"{host}{send_path('PROJECT')}",
+                headers=(*_HIDDEN, *message.headers),
+                payload=to_json(body).decode(),
+            )
+        case _:
+            # Its address is a URL. What is shown is what the device decrypts.
+            hidden = ((AUTHORIZATION, "vapid (hidden)"),)
+            return replace(common, url=target.address, headers=(*hidden, *message.headers))
