@@ -13,7 +13,7 @@ from handbell.twin.wire.exchange import Request, TwinExchange, TwinResponse
 from .encryption import BrowserKeys
 from .phone import arrive, deliver_stored, notification_of
 from .refusal import RefusalError, refuse
-from .rules import MESSAGE_PATH, RuleState, judge
+from .rules import MESSAGE_PATH, RuleState, audience, judge
 from .subscriptions import ENDPOINT_PATH, PushMessage, SubscriptionStore
 
 SIDE: Final = "webpush"
@@ -103,7 +103,7 @@ class EndpointHandler:
             arrival = arrive(phone, message, keys, self.now())
             self._record(request, what=arrival.what, verdict=arrival.why, **record)
             self._reception.deliver(phone, push_id, arrival)
-        return TwinExchange(self._created(message), fault)
+        return TwinExchange(self._created(request, message), fault)
 
     def _hand_over(self, message: PushMessage) -> tuple[str, str]:
         """Send a message to its browser, and keep it until that acknowledges it."""
@@ -118,10 +118,10 @@ class EndpointHandler:
             return "discarded", "The browser is not connected, and TTL 0 forbids to store."
         return "stored", "The browser is not connected; stored for when it is."
 
-    def _created(self, message: PushMessage) -> TwinResponse:
+    def _created(self, request: Request, message: PushMessage) -> TwinResponse:
         """Return 201 with the message's own resource, and the TTL that holds (RFC 8030, 5)."""
         headers = (
-            ("location", f"{self.origin()}{MESSAGE_PATH}{message.id}"),
+            ("location", f"{audience(request, self.origin())}{MESSAGE_PATH}{message.id}"),
             ("ttl", str(message.ttl)),
         )
         return TwinResponse(_CREATED, headers)

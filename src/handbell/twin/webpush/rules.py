@@ -53,7 +53,7 @@ def judge(request: Request, world: RuleState) -> PushMessage:
     _single(request)
     authenticate(
         request.header(AUTHORIZATION),
-        origin=world.origin,
+        origin=audience(request, world.origin),
         key=subscription.key,
         now=world.now,
     )
@@ -72,6 +72,11 @@ def judge(request: Request, world: RuleState) -> PushMessage:
     if len(subscription.waiting) >= MAX_WAITING:
         raise RefusalError(429, 201, f"The subscription has {MAX_WAITING} messages waiting.")
     return message
+
+
+def audience(request: Request, origin: str) -> str:
+    """Return the origin that a sender reached: the service's own, or a name led to the twin."""
+    return f"https://{request.host.lower().removesuffix(':443')}" if request.host else origin
 
 
 def _subscription(request: Request, world: RuleState) -> Subscription:
