@@ -33,6 +33,7 @@ from handbell.errors import HandbellError
 from handbell.http_server.server import HttpServer
 from handbell.services.apns.reasons import REASONS
 
+from .browser_page import browser_routes
 from .fcm.codes import CODES, OAUTH_ERRORS
 from .phone import Card, Phone
 from .phones import DEFAULT_PROJECT
@@ -95,6 +96,7 @@ def page_application(twin: TwinState, *, port: int) -> Starlette:
             ),
             Route("/api/phones/{phone}/cards/{card:path}/open", api.open_card, methods=["POST"]),
             Route("/api/phones/{phone}/cards/{card:path}", api.dismiss_card, methods=["DELETE"]),
+            *browser_routes(twin),
             Route("/api/faults", api.make_fault, methods=["POST"]),
             Route("/api/faults", api.clear_faults, methods=["DELETE"]),
             Route("/api/faults/{fault}", api.remove_fault, methods=["DELETE"]),

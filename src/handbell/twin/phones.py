@@ -20,8 +20,8 @@ from .hooks import TwinHooks, call
 from .phone import Card, Channel, Phone
 from .reception import Reception
 from .sides import check_side
+from .webpush.handler import REAL_BROWSER, EndpointHandler
 from .webpush.handler import SIDE as WEBPUSH_SIDE
-from .webpush.handler import EndpointHandler
 
 DEFAULT_APP: Final = "HANDBELL00.com.example.app"
 """The default app of a phone while the twin knows no app."""
@@ -207,9 +207,56 @@ class Phones:
         )
         return self._add(self._subscribe(phone))
 
+    def adopt_browser(
+        self,
+        endpoint: str,
+        details: str,
+        *,
+        name: str | None = None,
+        mail: str | None = None,
+        app: str | None = None,
+    ) -> Phone:
+        """Make a phone of a real browser that has subscribed here, and return it.
+
+        ``details`` has its public key and secret, as JSON; what it shows is told by
+        :meth:`note_shown`. Raises TwinError for a subscription of another push service, and the
+        HandbellError of the ``on_phone`` hook.
+        """
+        self._webpush.check_own(endpoint)
+        former = self._device_store.id_of_token(endpoint)
+        if former is not None and former in self.phones:
+            # It is the same subscription, of another user perhaps.
+            self._device_store.remove(former, int(self._now() * 1000))
+            self._history.publish("phone-removed", IdEvent(former))
+        app = self._known_app(app)
+        return self._add(
+            Phone(
+                id=secrets.token_hex(4),
+                name=_short(name) or "This browser",
+                mail=_short(mail),
+                app=app,
+                app_name=self._apps[app],
+                service="webpush",
+                side=WEBPUSH_SIDE,
+                token=endpoint,
+                details=details,
+                kind=REAL_BROWSER,
+            )
+        )
+
+    def note_shown(self, endpoint: str, message: bytes) -> None:
+        """Show on the page what a real browser has decrypted and shown."""
+        phone_id = self._device_store.id_of_token(endpoint)
+        if phone_id in self.phones:
+            self._webpush.note_shown(self.phones[phone_id or ""], message)
+
+    def web_push_key(self, app: str | None = None) -> str | None:
+        """Return the public key that an app's pages subscribe with; None where there is none."""
+        key = call(self._hooks.web_push_key, self._known_app(app))
+        return key if isinstance(key, str) else None
+
     def _subscribe(self, phone: Phone) -> Phone:
-        key = call(self._hooks.web_push_key, phone.app)
-        return self._webpush.subscribe(phone, key=key if isinstance(key, str) else None)
+        return self._webpush.subscribe(phone, key=self.web_push_key(phone.app))
 
     def _known_app(self, app: str | None) -> str:
         app = app or next(iter(self._apps), DEFAULT_APP)
@@ -236,6 +283,7 @@ class Phones:
     def switch(self, phone: Phone | str, is_on: bool) -> Phone:  # noqa: FBT001  as on the switch
         """Turn a phone on or off and return it; when turned on, it gets its stored pushes."""
         former = self.phone(_id(phone))
+        _refuse_real(former)
         self._change(replace(former, is_on=is_on, stored=() if is_on else former.stored))
         deliver_stored = {
             "apns": self._apns_handler.deliver_stored,
@@ -261,6 +309,7 @@ class Phones:
         badge = former.badge if former.service == "fcm" else None
         opened = replace(former, badge=badge, is_gone=False)
         if former.is_gone and former.service == "webpush":
+            _refuse_real(former)
             opened = self._subscribe(opened)
         elif former.is_gone and former.service == "fcm":
             opened = replace(opened, token=new_token())
@@ -319,6 +368,14 @@ class Phones:
 
 def _id(phone: Phone | str) -> str:
     return phone if isinstance(phone, str) else phone.id
+
+
+def _refuse_real(phone: Phone) -> None:
+    if phone.kind == REAL_BROWSER:
+        raise TwinError(
+            f"{phone.name} is a real browser, which the twin cannot switch",
+            fix="Open or close it, and subscribe in it again once its subscription has ended",
+        )
 
 
 def _card(phone: Phone, card_id: str) -> Card:

@@ -79,7 +79,13 @@ def describe_token(text: str) -> str:
 def describe_authorization(value: str) -> str:
     """Return a displayable form of the ``authorization`` header, without what would prove it."""
     scheme, blank, token = value.partition(" ")
-    return f"{scheme} {describe_token(token)}" if blank else "(hidden)"
+    if not blank:
+        return "(hidden)"
+    if scheme.lower() == "vapid":
+        parts = (part.strip().partition("=") for part in token.split(","))
+        found = {name: text for name, _, text in parts}
+        return f"{scheme} t={describe_token(found.get('t', ''))}, k={found.get('k', '')}"
+    return f"{scheme} {describe_token(token)}"
 
 
 def _base64(text: str) -> bytes:

@@ -127,3 +127,19 @@ def test_firefox_subscribes_anew_when_its_subscription_is_gone(tmp_path: Path) -
 def _subscribe(running_firefox: Firefox, address: str) -> Any:
     running_firefox.go_to(address)
     return running_firefox.run(SUBSCRIBE, public(KEY))
+
+
+def test_the_firefox_that_shows_the_page_is_one_of_the_phones(tmp_path: Path) -> None:
+    """It has a card for what it showed, opened when the notification is clicked."""
+    with running(tmp_path / "twin") as twin, browser(twin, tmp_path) as running_firefox:
+        running_firefox.go_to(f"{twin.page_url}/static/browser.html")
+        wait_for(lambda: running_firefox.run("return document.forms[0].elements.app.length"))
+        running_firefox.click("button[type=submit]")
+        (phone,) = wait_for(lambda: list(twin.phones.values()))
+        subscription = {"endpoint": phone.token, "keys": json.loads(phone.details or "")}
+        assert send(twin, subscription, "On both") == 201
+        wait_for(lambda: running_firefox.notifications == ["On both"])
+        (card,) = wait_for(lambda: twin.phone(phone.id).cards)
+        assert (card.title, card.opened_at, phone.mail) == ("On both", None, "test@4d.com")
+        running_firefox.click_notification("On both")
+        wait_for(lambda: twin.phone(phone.id).cards[0].opened_at)

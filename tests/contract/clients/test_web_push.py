@@ -104,6 +104,7 @@ def running(folder: Path) -> Iterator[RunningTwin]:
     from handbell.twin.hooks import TwinHooks  # noqa: PLC0415
 
     with start_twin(folder, hooks=TwinHooks(web_push_key=lambda _app: public(KEY))) as twin:
+        twin.call(lambda state: state.add_app("shop", "Shop"))
         yield twin
 
 

@@ -26,6 +26,8 @@ export const api = {
   changePhone: (id, changes) => call("PATCH", phonePath(id), changes),
   openApp: (id) => call("POST", `${phonePath(id)}/open`),
   setChannel: (id, channel, isOn) => call("PATCH", `${phonePath(id)}/channels/${encodeURIComponent(channel)}`, { is_on: isOn }),
+  webPushKey: (app) => call("GET", `/api/web-push-key?app=${encodeURIComponent(app)}`),
+  addBrowser: (wishes) => call("POST", "/api/browsers", wishes),
   makeServiceAccount: (wishes) => call("POST", "/api/service-accounts", wishes),
   removePhone: (id) => call("DELETE", phonePath(id)),
   openCard: (id, card) => call("POST", `${cardPath(id, card)}/open`),

@@ -29,9 +29,10 @@ export function askForPhone(apps, add) {
 
 /** What only one kind of phone has is asked for that kind alone. */
 function showPlatform(form) {
-  const isAndroid = form.elements.platform.value === "android";
-  byId("phone-side-field").hidden = byId("phone-side-field").disabled = isAndroid;
-  byId("phone-project-field").hidden = form.elements.project.disabled = !isAndroid;
+  const platform = form.elements.platform.value;
+  byId("phone-side-field").hidden = byId("phone-side-field").disabled = platform !== "ios";
+  byId("phone-project-field").hidden = form.elements.project.disabled = platform !== "android";
+  byId("phone-own-browser").hidden = platform !== "web";
 }
 
 function readWishes(form) {

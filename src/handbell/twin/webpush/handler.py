@@ -1,22 +1,26 @@
 """Answers senders: by the rules, or as an injected fault demands; and hands messages on."""
 
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from handbell.errors import TwinError
 from handbell.twin.faults import ANSWERING, Fault, FaultPlan
 from handbell.twin.phone import Phone, StoredPush
 from handbell.twin.reception import Reception
 from handbell.twin.wire.exchange import Request, TwinExchange, TwinResponse
 
 from .encryption import BrowserKeys
-from .phone import arrive, deliver_stored, notification_of
+from .phone import arrive, deliver_stored, notification_of, show
 from .refusal import RefusalError, refuse
 from .rules import MESSAGE_PATH, RuleState, audience, judge
 from .subscriptions import ENDPOINT_PATH, PushMessage, SubscriptionStore
 
 SIDE: Final = "webpush"
+REAL_BROWSER: Final = "browser"
+"""The kind of a phone that stands for a real browser."""
 
 _CREATED: Final = 201
 _GONE: Final = (404, 410)
@@ -64,6 +68,20 @@ class EndpointHandler:
         self._keys[subscription.endpoint] = keys
         details = json.dumps(keys.to_dict(), separators=(",", ":"), sort_keys=True)
         return replace(phone, token=subscription.endpoint, details=details)
+
+    def check_own(self, endpoint: str) -> None:
+        """Raise TwinError for an endpoint that is no subscription of a real browser here."""
+        subscription = self.store.find(endpoint)
+        if subscription is None or subscription.is_gone or endpoint in self._keys:
+            raise TwinError(
+                f"{endpoint[:80]!r} is no subscription of this twin's push service",
+                fix="Lead the browser to the twin, and subscribe in it again",
+            )
+
+    def note_shown(self, phone: Phone, plain: bytes) -> None:
+        """Add a card for what a real browser has shown."""
+        arrival, push_id = show(phone, plain, uuid.uuid4().hex, self.now())
+        self._reception.deliver(phone, push_id, arrival)
 
     def answer(self, request: Request) -> TwinExchange:
         """Return the answer to a request."""

@@ -56,23 +56,29 @@ def _receive(phone: Phone, message: PushMessage, keys: BrowserKeys, now: float) 
         plain = keys.decrypt(message.body)
     except DecryptionError as error:
         return Arrival(phone, "silent", f"Accepted, but the browser cannot decrypt it: {error}")
+    arrival, _ = show(phone, plain, message.id, now)
+    return arrival
+
+
+def show(phone: Phone, plain: bytes, message_id: str, now: float) -> tuple[Arrival, str]:
+    """Return the arrival of a decrypted message, and the id by which its sender knows it."""
     content = _Content.read(plain)
     if content is None:
         why = "Decrypted, but it has no notification with a title: nothing appears."
-        return Arrival(phone, "silent", why)
+        return Arrival(phone, "silent", why), message_id
     if content.badge is not None:
         phone = replace(phone, badge=content.badge or None)
-    card = _card(phone, message, content, now)
+    card = _card(phone, message_id, content, now)
     why = "Decrypted and shown"
     why += ", in place of the one with this tag." if card.replaced else "."
-    return Arrival(phone.with_card(card), "shown", why, card)
+    return Arrival(phone.with_card(card), "shown", why, card), card.push_id
 
 
-def _card(phone: Phone, message: PushMessage, content: "_Content", now: float) -> Card:
+def _card(phone: Phone, message_id: str, content: "_Content", now: float) -> Card:
     former = phone.card(content.tag) if content.tag else None
     return Card(
-        id=content.tag or free_card_id(phone, message.id),
-        push_id=content.notification_id or message.id,
+        id=content.tag or free_card_id(phone, message_id),
+        push_id=content.notification_id or message_id,
         title=content.title,
         body=content.body,
         image_url=content.image,
