@@ -54,8 +54,8 @@ dist: setup ## build a wheel and an sdist into dist/
 bench: setup ## measure Handbell against its peers, side by side
 	$(BIN)/python -m bench
 
-chaos: setup ## kill, cut, fill and count what is lost (SEED=1 SECONDS=60 DATABASE=postgresql)
-	$(BIN)/python -m bench.$(if $(filter postgresql,$(DATABASE)),fleet,chaos) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+chaos: setup ## kill, cut, fill and count what is lost (SEED=1 SECONDS=60 DATABASE=postgresql CLUSTER=1)
+	$(BIN)/python -m bench.$(if $(CLUSTER)$(filter postgresql,$(DATABASE)),fleet,chaos) $(if $(CLUSTER),--broker) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 browser:
 	@command -v chromium-headless-shell >/dev/null 2>&1 || { \

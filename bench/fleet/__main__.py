@@ -1,4 +1,4 @@
-"""The command of ``make chaos DATABASE=postgresql``: run it, print the figures, fail if wrong."""
+"""The command of ``make chaos`` with DATABASE=postgresql or CLUSTER=1: run it, judge it."""
 
 import argparse
 import contextlib
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.nats import NatsServer
 from bench.postgresql import PostgresServer, new_folder
 from handbell.twin.threaded import start_twin
 
@@ -24,22 +25,36 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=FULL_SESSIONS)
     parser.add_argument("--seconds", type=float, default=FULL_SECONDS, help="how long to disturb")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    parser.add_argument("--broker", action="store_true", help="NATS JetStream hands out the work")
     asked = parser.parse_args()
     server = PostgresServer(new_folder(), is_durable=True)
-    try:
+    with (
+        tempfile.TemporaryDirectory(prefix="handbell-fleet-") as name,
+        contextlib.ExitStack() as end,
+    ):
+        folder = Path(name)
+        end.callback(shutil.rmtree, server.folder, ignore_errors=True)
+        end.callback(_stop, server)
         server.start()
-        with tempfile.TemporaryDirectory(prefix="handbell-fleet-") as name:
-            folder = Path(name)
-            with start_twin(folder / "twin") as twin:
-                chaos = FleetChaos(folder, server, twin, sessions=asked.sessions, seed=asked.seed)
-                figures = chaos.run(asked.seconds)
-    finally:
-        with contextlib.suppress(OSError):
-            server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)
+        broker = None
+        if asked.broker:
+            (folder / "nats").mkdir()
+            broker = NatsServer(folder / "nats")
+            end.callback(broker.stop)
+            broker.start()
+        twin = end.enter_context(start_twin(folder / "twin"))
+        chaos = FleetChaos(
+            folder, server, twin, sessions=asked.sessions, seed=asked.seed, broker=broker
+        )
+        figures = chaos.run(asked.seconds)
     problems = figures.problems
     print("\n".join([*figures.lines(), *(f"WRONG: {problem}" for problem in problems)]))
     return 1 if problems else 0
+
+
+def _stop(server: PostgresServer) -> None:
+    with contextlib.suppress(OSError):
+        server.stop()
 
 
 if __name__ == "__main__":

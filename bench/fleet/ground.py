@@ -59,12 +59,16 @@ class Ground:
             "apns_ca_file": str(self.twin.ca_file),
         }
 
-    def settings_of(self, name: str, port: int) -> dict[str, str]:
-        """Return the settings of a node with a home of its own, and the installation's key."""
+    def settings_of(self, name: str, port: int, engine: str = "") -> dict[str, str]:
+        """Return the settings of a node with a home of its own, and the installation's key.
+
+        ``port`` is where the database is, ``engine`` the address of the broker, if there is one.
+        """
         home = self._folder / name
         home.mkdir(mode=0o700)
         shutil.copy(self._folder / "first" / KEY_FILE, home / KEY_FILE)
-        return self.settings(home, port)
+        settings = self.settings(home, port)
+        return {**settings, "engine": engine} if engine else settings
 
     def read(self, query: str, *values: object) -> list[Any]:
         """Return the rows that answer a question to the database; raises OperationalError."""

@@ -1,4 +1,4 @@
-"""The nodes of a fleet: processes of ``handbell serve`` and ``handbell worker``, each on a link."""
+"""The nodes of a fleet: processes of ``handbell serve`` and ``handbell worker``, on links."""
 
 import contextlib
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ _COME_UP_SECONDS: Final = 15.0
 
 
 class Node:
-    """One process of the fleet and its link to the database.
+    """One process of the fleet and its links: to the database, and to the broker if there is one.
 
     ``port`` is where it serves, 0 for a worker. ``settings`` are those of Handbell, by name.
     ``wrong`` is by how many seconds the clock of its machine is.
@@ -33,12 +34,12 @@ class Node:
         folder: Path,
         settings: dict[str, str],
         *,
-        link: Link,
+        links: Sequence[Link],
         is_server: bool,
         wrong: float = 0.0,
     ) -> None:
         self.name = name
-        self.link = link
+        self.links = links
         self.port = free_port() if is_server else 0
         self._log = folder / f"{name}.log"
         self._settings = settings

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import signal
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Final
 
 import psycopg
 
+from bench.nats import NatsServer
 from bench.postgresql import PostgresServer
 from handbell.delivery.work.app_states import WINDOW
 from handbell.twin.threaded import RunningTwin
@@ -26,6 +28,8 @@ from .traffic import Sends, Switching, Urgent
 SERVERS: Final = 2
 WORKERS: Final = 3
 WRONG_SECONDS: Final = 60.0
+UP_SECONDS: Final = 6.0
+"""How long nothing goes wrong at first, while a broadcast and urgent sends are on their way."""
 FINISH_SECONDS: Final = 300.0
 _LONGEST_CUT: Final = 25.0
 """Longer than a lease, so that others take over meanwhile."""
@@ -39,7 +43,8 @@ class FleetFigures:
     """What happened, what came of it, and what is wrong with that (``problems``).
 
     ``at_risk`` is how many pushes the twin had accepted and nobody had written down, at most,
-    while each thing went wrong.
+    while each thing went wrong. ``urgent_seconds`` is how long the slowest urgent send took that
+    was made while everything was up and a broadcast on its way.
     """
 
     seed: int
@@ -55,6 +60,7 @@ class FleetFigures:
     unreached: int = 0
     duplicates: int = 0
     at_risk: int = 0
+    urgent_seconds: float = 0.0
     seconds: float = 0.0
     broadcast_seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
@@ -76,6 +82,7 @@ class FleetFigures:
             f"account switches: {self.switches}; their deliveries: {_told(self.switched)}",
             f"accepted for a former user after the answer: {self.after_switch}",
             f"not reached as the twin counts: {self.unreached}",
+            f"urgent ones while all was up: {self.urgent_seconds:.2f} s at most",
             f"duplicates: {self.duplicates:,}; at risk: {self.at_risk:,}",
         ]
 
@@ -85,7 +92,10 @@ def _told(counts: Counter[str]) -> str:
 
 
 class FleetChaos:
-    """One run: two servers, three workers, a PostgreSQL, a twin, and everything that goes wrong."""
+    """One run: two servers, three workers, a PostgreSQL, a twin, and everything that goes wrong.
+
+    With a ``broker`` it hands out the work, and goes wrong as well.
+    """
 
     def __init__(
         self,
@@ -95,11 +105,13 @@ class FleetChaos:
         *,
         sessions: int,
         seed: int,
+        broker: NatsServer | None = None,
     ) -> None:
         self.figures = FleetFigures(seed=seed, sessions=sessions)
         self._rng = random.Random(seed)  # noqa: S311 - not for secrets
         self._ground = Ground(folder, server, twin, sessions=sessions)
         self._server = server
+        self._broker = broker
         self._folder = folder
         self._sends = Sends()
         self._is_over = threading.Event()
@@ -120,6 +132,9 @@ class FleetChaos:
             self._broadcast("first")
             for thread in (urgent, switching):
                 thread.start()
+            self._pause(UP_SECONDS)
+            urgent.is_measured = False
+            self.figures.urgent_seconds = max(urgent.seconds, default=UP_SECONDS)
             self._disturb(time.monotonic() + seconds)
             self._is_over.set()
             for thread in (urgent, switching):
@@ -136,12 +151,16 @@ class FleetChaos:
     def _make_nodes(self, stack: ExitStack) -> Iterator[Node]:
         kinds = [("server", SERVERS), ("worker", WORKERS)]
         for kind, name in [(kind, f"{kind}-{one}") for kind, many in kinds for one in range(many)]:
-            link = stack.enter_context(Link(self._server.port))
+            links = [stack.enter_context(Link(self._server.port))]
+            engine = ""
+            if self._broker is not None:
+                links.append(stack.enter_context(Link(self._broker.port)))
+                engine = self._broker.url(port=links[1].port)
             yield Node(
                 name,
                 self._folder,
-                self._ground.settings_of(name, link.port),
-                link=link,
+                self._ground.settings_of(name, links[0].port, engine),
+                links=links,
                 is_server=kind == "server",
                 # One of each kind has a clock that is wrong.
                 wrong=WRONG_SECONDS if name.endswith("-1") else 0.0,
@@ -161,7 +180,15 @@ class FleetChaos:
 
     def _threads(self) -> tuple[Urgent, Switching]:
         self._callers = [self._caller() for _ in range(3)]
-        urgent = Urgent(self._callers[0], APP, self._ground.mails, self._sends, self._is_over)
+        urgent = Urgent(
+            self._callers[0],
+            APP,
+            self._ground.mails,
+            self._ground.tokens,
+            twin=self._ground.twin,
+            sends=self._sends,
+            over=self._is_over,
+        )
         switching = Switching(
             self._callers[1], SWITCHING_APP, self._ground.twin, self._sends, self._is_over
         )
@@ -184,6 +211,7 @@ class FleetChaos:
             self._restart_database,
             self._cut_worker,
             self._cut_server,
+            *([self._kill_broker] if self._broker is not None else []),
         ]
         # Each once, in an order of the seed; then as they come.
         due = self._rng.sample(wrongs, len(wrongs))
@@ -246,6 +274,13 @@ class FleetChaos:
         self._pause(self._rng.uniform(0.5, 4.0))
         self._server.start()
 
+    def _kill_broker(self) -> None:
+        if self._broker is not None:
+            self.figures.faults["brokers killed"] += 1
+            self._broker.stop(signal.SIGKILL)
+            self._pause(self._rng.uniform(0.5, 4.0))
+            self._broker.start()
+
     def _cut_worker(self) -> None:
         self._cut(self._rng.choice(self._workers), _LONGEST_CUT, "links of workers cut")
 
@@ -254,10 +289,12 @@ class FleetChaos:
 
     def _cut(self, node: Node, longest: float, what: str) -> None:
         is_silent = self._rng.random() < 0.5  # noqa: PLR2004
-        self.figures.faults[f"{what}{' silently' if is_silent else ''}"] += 1
-        node.link.cut(silently=is_silent)
+        link = self._rng.choice(node.links)
+        whither = " to the broker" if link is not node.links[0] else ""
+        self.figures.faults[f"{what}{whither}{' silently' if is_silent else ''}"] += 1
+        link.cut(silently=is_silent)
         self._pause(self._rng.uniform(2.0, longest))
-        node.link.restore()
+        link.restore()
 
     def _pause(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +15,7 @@ from .callers import Caller
 PHONES: Final = 4
 _SENDS: Final = 10
 _URGENT_PAUSE: Final = 0.1
+_LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -25,10 +27,22 @@ class Sends:
 
 
 class Urgent(threading.Thread):
-    """Sends urgent notifications to one person each, until it is over."""
+    """Sends urgent notifications to one person each, until it is over.
+
+    While it ``is_measured``, each is waited for: ``seconds`` is how long they took from the call
+    until the twin had accepted them.
+    """
 
     def __init__(
-        self, caller: Caller, app: str, mails: list[str], sends: Sends, over: threading.Event
+        self,
+        caller: Caller,
+        app: str,
+        mails: list[str],
+        tokens: list[str],
+        *,
+        twin: RunningTwin,
+        sends: Sends,
+        over: threading.Event,
     ) -> None:
         super().__init__(name="urgent", daemon=True)
         self.problems: list[str] = []
@@ -37,6 +51,10 @@ class Urgent(threading.Thread):
         self._mails = mails
         self._sends = sends
         self._is_over = over
+        self._ground_of = dict(zip(mails, tokens, strict=True))
+        self._twin = twin
+        self.seconds: list[float] = []
+        self.is_measured = True
 
     def run(self) -> None:
         """Send, and note what was accepted."""
@@ -44,17 +62,29 @@ class Urgent(threading.Thread):
         number = 0
         while not self._is_over.wait(_URGENT_PAUSE):
             number += 1
+            mail = rng.choice(self._mails)
             body = {
                 "notification": {"title": f"Urgent {number}"},
-                "recipients": rng.choice(self._mails),
+                "recipients": mail,
                 "urgency": "urgent",
             }
+            began = time.monotonic()
             try:
                 answer = self._caller.post(self._path, body, key=f"urgent-{number}")
             except Exception as error:  # noqa: BLE001 - told at the end
                 self.problems.append(f"an urgent send failed: {error}")
                 return
             self._sends.accepted[answer["id"]] = 1
+            if self.is_measured:
+                self._await(self._ground_of[mail], answer["id"])
+                self.seconds.append(time.monotonic() - began)
+
+    def _await(self, token: str, name: str) -> None:
+        """Return when the twin has accepted a notification, or nobody measures any more."""
+        while self.is_measured and not self._is_over.wait(_LOOK_SECONDS):
+            known = map(read_apns_id, self._twin.accepted_of(token))
+            if any(one is not None and one[0] == name for one in known):
+                return
 
 
 @dataclass(slots=True)

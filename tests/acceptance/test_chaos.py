@@ -33,10 +33,12 @@ def test_nothing_is_lost_in_chaos(sessions: str, seconds: str) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_in_a_fleet() -> None:
+@pytest.mark.parametrize("options", [[], ["--broker"]], ids=["postgresql", "jetstream"])
+def test_nothing_is_lost_in_a_fleet(options: list[str]) -> None:
     """Two servers and three workers on one PostgreSQL reach everybody, and no former user.
 
-    Nodes and the database are killed, links are cut, and the clock of two nodes is wrong.
+    Nodes, the database and the broker, where one hands out the work, are killed, links are cut, and
+    the clock of two nodes is wrong.
     """
     try:
         programs()
@@ -44,7 +46,7 @@ def test_nothing_is_lost_in_a_fleet() -> None:
         pytest.skip(str(error))
     command = [sys.executable, "-m", "bench.fleet", "--sessions", "5000", "--seconds", "45"]
     done = subprocess.run(
-        [*command, "--seed", "1"], cwd=_ROOT, capture_output=True, text=True, check=False
+        [*command, *options, "--seed", "1"], cwd=_ROOT, capture_output=True, text=True, check=False
     )
     print(done.stdout)  # noqa: T201 - the figures, for whoever asks with -s
     assert done.returncode == 0, done.stdout + done.stderr
