@@ -374,6 +374,30 @@ def test_a_token_is_renewed_five_minutes_early(stage: Stage) -> None:
     asyncio.run(story())
 
 
+def test_a_renewal_that_fails_disturbs_nothing_while_the_old_token_lives(stage: Stage) -> None:
+    """It is tried again after a pause; when the old one has expired, pushes end and may be sent."""
+
+    async def story() -> None:
+        gateway = stage.gateway(**UNHURRIED)
+        began = stage.clock.at
+        await send(gateway, stage.pushes(stage.phones[:3]))
+        stage.twin.add_fault("answer", status=503, count=2, side="oauth")
+        for passed, asked in ((3310, 2), (3315, 2), (3321, 3)):
+            stage.clock.at = began + passed
+            outcomes = await send(gateway, stage.pushes(stage.phones[:3]))
+            assert {type(outcome) for outcome in outcomes} == {Accepted}
+            await until(partial(_asked, gateway, asked))
+            assert gateway.token_requests == asked
+        await until(lambda: not stage.twin.faults)
+        stage.twin.add_fault("answer", status=503, side="oauth")
+        stage.clock.at = began + 3600
+        outcomes = await send(gateway, stage.pushes(stage.phones[:3]))
+        assert {type(outcome) for outcome in outcomes} == {RetryLater}
+        await gateway.close()
+
+    asyncio.run(story())
+
+
 def test_a_deleted_account_is_the_configurations(stage: Stage) -> None:
     """No push is sent; each is refused for the configuration, and Google is asked no more often."""
     key_file = stage.twin.make_service_account(PROJECT)
