@@ -26,6 +26,7 @@ GENERATED: Final = {"docs/cli.md"}
 WORDS: Final = {
     "clone": "makes or installs: test_install.py does that",
     "apple": "a key of Apple's",
+    "google": "a service account of Google's",
     "phone": "a real phone",
     "deployed": "a server with a name of its own",
     "4d": "a folder of the original system",
@@ -56,6 +57,9 @@ LEFT_OUT: Final = {
     ("docs/iphone.md", "phone", "handbell session list test@4d.com"),
     ("docs/iphone.md", "phone", 'handbell send test@4d.com --title "Hello" --body "It rings"'),
     ("docs/iphone.md", "phone", "handbell why test@4d.com"),
+    ("docs/android.md", "google", 'handbell app add --android-package com.sample.myapp --name "My App"'),  # noqa: E501
+    ("docs/android.md", "phone", "handbell session list test@4d.com"),
+    ("docs/android.md", "phone", 'handbell send test@4d.com --title "Hello" --body "It rings"'),
 }  # fmt: skip
 RUNS_ON: Final = re.compile(r"^handbell (twin|serve|worker)\b")
 NO_PASTE: Final = {"text", "json", "ini", "nginx", "swift"}

@@ -32,9 +32,12 @@ def test_google_can_verify_it(account: ServiceAccount) -> None:
         "typ": "JWT",
         "kid": "0123456789abcdef",
     }
-    unbound = {"verify_exp": False, "verify_iat": False}
     claims = jwt.decode(
-        text, account.public_key_pem, ["RS256"], options=unbound, audience=TOKEN_URI
+        text,
+        account.public_key_pem,
+        ["RS256"],
+        options={"verify_exp": False, "verify_iat": False},
+        audience=TOKEN_URI,
     )
     assert claims == {
         "iss": account.client_email,
