@@ -169,6 +169,7 @@ class Play:
     gateway: ScriptedGateway
     app: App
     mails: list[str]
+    database_url: str = ""
 
     @property
     def engine(self) -> Engine:
@@ -202,7 +203,7 @@ class Play:
     def again(self) -> None:
         """Have another process's system from here on."""
         self.system.database.close()
-        self.system = _system(self.home, self.clock, self.gateway)
+        self.system = clocked_system(self)
 
     async def accept(
         self, to: object, how: dict[str, Any] | None = None, app: App | None = None
@@ -234,9 +235,9 @@ class Play:
             await asyncio.sleep(0.005)
 
 
-def make_home(folder: Path, people: int = 8) -> list[str]:
+def make_home(folder: Path, people: int = 8, database_url: str = "") -> list[str]:
     """Fill a home with an app, its key and people with a session each; return their mails."""
-    system = System(Settings.load(home=folder))
+    system = System(Settings.load(home=folder, database_url=database_url))
     app = system.apps.add("TEAM123456", "com.sample.myapp", name="My App")
     system.apps.add_credential(app, make_key(app.apple.team_id))
     mails = [f"user{one}@example.com" for one in range(people)]
@@ -246,9 +247,12 @@ def make_home(folder: Path, people: int = 8) -> list[str]:
     return mails
 
 
-def _system(home: Path, clock: Clock, gateway: ScriptedGateway) -> ScriptedSystem:
+def _system(
+    home: Path, clock: Clock, gateway: ScriptedGateway, database_url: str
+) -> ScriptedSystem:
+    settings = Settings.load(home=home, database_url=database_url)
     system = ScriptedSystem(
-        Settings.load(home=home), now=clock, clock=clock.steady, machine=clock.machine
+        settings, now=clock, clock=clock.steady, machine=clock.machine, has_own_time=True
     )
     system.gateway = gateway
     return system
@@ -256,21 +260,26 @@ def _system(home: Path, clock: Clock, gateway: ScriptedGateway) -> ScriptedSyste
 
 def clocked_system(play: Play) -> ScriptedSystem:
     """Return a system of its own on a play's home, as another process has one."""
-    return _system(play.home, play.clock, play.gateway)
+    return _system(play.home, play.clock, play.gateway, play.database_url)
 
 
 @contextlib.contextmanager
-def open_play(folder: Path, *, people: int = 8, template: Path | None = None) -> Iterator[Play]:
-    """Give a play; its home is a copy of ``template``, which :func:`make_home` made, or new."""
+def open_play(
+    folder: Path, *, people: int = 8, template: Path | None = None, database_url: str = ""
+) -> Iterator[Play]:
+    """Give a play; its home is a copy of ``template``, which :func:`make_home` made, or new.
+
+    Its database is an SQLite file in its home, or that of a server's URL, which is filled anew.
+    """
     home = folder / "home"
-    if template is None:
-        make_home(home, people)
+    if template is None or database_url.startswith("postgresql"):
+        make_home(home, people, database_url)
     else:
         shutil.copytree(template, home)
     clock, gateway = Clock(), ScriptedGateway()
-    system = _system(home, clock, gateway)
+    system = _system(home, clock, gateway, database_url)
     mails = [f"user{one}@example.com" for one in range(people)]
-    play = Play(home, clock, system, gateway, system.apps.list()[0], mails)
+    play = Play(home, clock, system, gateway, system.apps.list()[0], mails, database_url)
     try:
         yield play
     finally:

@@ -28,6 +28,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield running
 
 
+@pytest.fixture
+def own_desk(tmp_path: Path, database_url: str) -> Iterator[Desk]:
+    """Give a console of the test's own, on the database that is its turn."""
+    system = System(Settings.load(home=tmp_path, database_url=database_url))
+    with closing(system.database), open_console(system, limiter=unhurried()) as running:
+        system.operators.add(MAIL, PASSWORD)
+        yield running
+
+
 def filled(path: str) -> str:
     """Return a route's path with something in the place of each name."""
     path = path.replace("{app}", "TEAM123456.com.sample.myapp").replace("{rest:path}", "nowhere")
@@ -108,8 +117,10 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(desk: Desk) -> No
         assert "Domain" not in cookie
 
 
-def test_each_sign_in_has_a_cookie_of_its_own(desk: Desk) -> None:
+@pytest.mark.databases
+def test_each_sign_in_has_a_cookie_of_its_own(own_desk: Desk) -> None:
     """Signing in again ends what the browser had before; signing out ends it at the server."""
+    desk = own_desk
     with desk.signed_in() as visitor:
         client = visitor.client
         before = client.cookies["handbell"]
@@ -185,8 +196,10 @@ def test_a_static_file_is_kept_by_its_version(desk: Desk) -> None:
             assert client.get(f"/console/static/{name}").status_code in (303, 404)
 
 
-def test_an_invitation_is_opened_once(desk: Desk) -> None:
+@pytest.mark.databases
+def test_an_invitation_is_opened_once(own_desk: Desk) -> None:
     """The link of the first start: a password, and the operator is in; the link is spent."""
+    desk = own_desk
     secret = desk.system.operators.invite()
     path = f"/console/invitation/{secret}"
     with desk.client() as client:

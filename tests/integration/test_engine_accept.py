@@ -24,9 +24,9 @@ MAIL = "user0@example.com"
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
+    with open_scene(tmp_path, database_url) as scene:
         yield scene
 
 
@@ -57,6 +57,7 @@ def test_many_sends_are_stored_in_one_transaction_and_all_arrive(scene: Scene) -
         assert card.title == f"For {phone.mail}"
 
 
+@pytest.mark.databases
 def test_each_of_many_has_its_own_outcome(scene: Scene) -> None:
     """What is wrong with one send is its own error; the others are stored, with their warnings."""
     scene.add_phones(1)
@@ -81,6 +82,7 @@ def test_each_of_many_has_its_own_outcome(scene: Scene) -> None:
     assert scene.twin.accepted == 2
 
 
+@pytest.mark.databases
 def test_keys_among_many_are_honoured_one_by_one(scene: Scene) -> None:
     """A key twice in one call is one notification; with other content it is that entry's error."""
     scene.add_phones(1)
@@ -118,6 +120,7 @@ def test_idempotency_keys_are_looked_up_one_by_one(scene: Scene) -> None:
     assert "PRIMARY KEY (app=? AND key=?)" in steps[1]
 
 
+@pytest.mark.databases
 def test_a_known_key_is_answered_before_anything_else_is_looked_at(scene: Scene) -> None:
     """A repeat gets the first answer also while the way there is gone; new content is its error."""
     phone = scene.add_phones(1)[0]

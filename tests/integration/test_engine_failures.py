@@ -100,6 +100,7 @@ def run_script(scene: Scene, script: str) -> None:
         raw.executescript(script)
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("to", [EVERYBODY, [f"user{one}@example.com" for one in range(5)]])
 def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(scene: Scene, to: object) -> None:
     """What it reported counts, the rest is sent again, and what it says later is not counted."""

@@ -92,6 +92,7 @@ def test_an_open_circuit_lets_one_push_through_at_a_time(scene: Scene, others: i
     assert scene.statuses() == {"active": len(phones)}
 
 
+@pytest.mark.databases
 def test_an_open_circuit_outlives_a_restart(scene: Scene) -> None:
     """The next process knows that the app is stopped, and does not try before it is time."""
     phones = scene.add_phones(30)
@@ -284,6 +285,7 @@ def test_a_send_for_later_returns_at_once_and_goes_at_its_time(scene: Scene, to:
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("to", [[MAIL, "user1@example.com", "user2@example.com"], EVERYBODY])
 def test_a_local_time_comes_in_each_zone_at_its_own_moment(scene: Scene, to: object) -> None:
     """Six hours lie between Tokyo and Karachi or so: each gets it when their own clock says."""
@@ -309,6 +311,7 @@ def test_a_local_time_comes_in_each_zone_at_its_own_moment(scene: Scene, to: obj
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("to", [MAIL, EVERYBODY])
 def test_quiet_hours_hold_until_they_end_and_the_ledger_says_so(scene: Scene, to: object) -> None:
     """What is written at night waits for the morning; what cannot wait goes through."""
@@ -331,6 +334,7 @@ def test_quiet_hours_hold_until_they_end_and_the_ledger_says_so(scene: Scene, to
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("to", [MAIL, EVERYBODY])
 def test_what_is_over_a_cap_is_cancelled_as_capped(scene: Scene, to: object) -> None:
     """A person gets so many a day; the next is recorded as capped, the day after it goes."""
@@ -377,6 +381,7 @@ def test_a_cap_holds_for_what_was_accepted_at_the_same_moment(
     assert [sum(scene.accepted(phone).values()) for phone in phones] == [1] * 60
 
 
+@pytest.mark.databases
 def test_a_cap_holds_between_a_broadcast_and_a_person(scene: Scene) -> None:
     """While a broadcast is on its way to somebody, what names them counts it, and it that."""
     (phone,) = scene.add_phones(1)
@@ -421,6 +426,7 @@ def test_what_a_cap_does_not_count_leaves_it_untouched(
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 def test_of_two_that_waited_for_the_morning_the_cap_lets_the_first_through(scene: Scene) -> None:
     """Two held notifications that fall due together do not cap each other: one arrives."""
     scene.add_phones(1)
@@ -464,6 +470,7 @@ def test_a_rate_limit_is_kept(scene: Scene, is_broadcast: bool) -> None:  # noqa
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 def test_a_disabled_app_holds_and_goes_on_when_enabled(scene: Scene) -> None:
     """Nothing is sent for an app that is switched off, and nothing of it is lost."""
     scene.add_phones(3)
@@ -665,6 +672,7 @@ def test_cancel_catches_what_is_held(scene: Scene) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.databases
 def test_cancel_of_a_scheduled_broadcast_catches_everybody(scene: Scene) -> None:
     """A broadcast that has not begun is caught as a whole."""
     scene.add_phones_at_once(50)
@@ -681,6 +689,7 @@ def test_cancel_of_a_scheduled_broadcast_catches_everybody(scene: Scene) -> None
     assert scene.twin.accepted == 0
 
 
+@pytest.mark.databases
 def test_replace_goes_to_those_who_got_the_first(scene: Scene) -> None:
     """The new content takes the place of the old on the phones that show it, and on no other."""
     phones = scene.add_phones(4)
@@ -702,6 +711,7 @@ def test_replace_goes_to_those_who_got_the_first(scene: Scene) -> None:
     assert shown == [[], ["Corrected"], ["Corrected"], []]
 
 
+@pytest.mark.databases
 def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene) -> None:
     """A push that was on its way when its notification was replaced is followed by the new one."""
     phones = scene.add_phones(20)
@@ -719,6 +729,7 @@ def test_replace_reaches_those_who_were_about_to_get_the_first(scene: Scene) -> 
         assert titles in ([], ["Corrected"])
 
 
+@pytest.mark.databases
 def test_replace_reaches_bare_device_tokens(scene: Scene) -> None:
     """Tokens without a session that got the first get the new content; no others."""
     phones = [scene.twin.add_phone(mail=None, app=scene.app.id) for _ in range(3)]

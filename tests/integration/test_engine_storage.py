@@ -51,6 +51,7 @@ def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
 # The same key
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("to", [MAIL, EVERYBODY])
 def test_a_repeat_under_the_same_key_returns_the_first_answer(scene: Scene, to: object) -> None:
     """The second call stores and sends nothing, and has the id and figures of the first."""

@@ -1,12 +1,9 @@
 """Whose a token is: every way by which a token, a secret or a session changes hands."""
 
 import itertools
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -21,6 +18,7 @@ from hypothesis.stateful import (
     invariant,
     multiple,
     rule,
+    run_state_machine_as_test,
 )
 from sqlalchemy import insert, select
 from tests.outcomes import Outcomes
@@ -294,20 +292,18 @@ class Ownership(RuleBasedStateMachine):
         assert not held & self.barred
 
 
-@pytest.fixture(scope="module")
-def _shared() -> Iterator[None]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(Database.open(f"sqlite:///{Path(folder)}/handbell.db")) as database,
-    ):
+@pytest.mark.databases
+def test_a_token_has_one_owner(database_url: str) -> None:
+    """Whatever people and operators do in which order, all that is held above holds."""
+    few = database_url.startswith("postgresql")
+    with closing(Database.open(database_url)) as database:
         Ownership.database = database
-        yield
-
-
-TestOwnership = pytest.mark.usefixtures("_shared")(Ownership.TestCase)
-TestOwnership.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+        run_state_machine_as_test(
+            Ownership,
+            settings=settings(
+                max_examples=8 if few else 40,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+            ),
+        )

@@ -15,6 +15,9 @@ from handbell.delivery.delivery import Target
 from handbell.storage.database import Database
 from handbell.storage.tables import circuits
 
+# How PostgreSQL forgets what ended, by partitions, is in test_partitions.
+pytestmark = pytest.mark.databases
+
 
 @pytest.fixture
 def book(database_url: str) -> Iterator[Book]:
@@ -24,6 +27,7 @@ def book(database_url: str) -> Iterator[Book]:
     database.close()
 
 
+@pytest.mark.databases("sqlite")
 def test_what_ended_long_ago_is_forgotten_in_small_steps(book: Book) -> None:
     """No step removes more rows than it may; at the end nothing old is left."""
     book.end(book.accept(1200))
@@ -35,6 +39,7 @@ def test_what_ended_long_ago_is_forgotten_in_small_steps(book: Book) -> None:
     assert book.left() == (0, 0, 0)
 
 
+@pytest.mark.databases("sqlite")
 def test_what_is_not_old_stays(book: Book) -> None:
     """Ninety days are kept whole, and another number of days as it is set."""
     book.end(book.accept(3))
@@ -69,6 +74,7 @@ def test_a_broadcast_that_is_not_finished_is_never_touched(book: Book) -> None:
     assert book.left() == (1, 0, 0)
 
 
+@pytest.mark.databases("sqlite")
 def test_what_went_out_late_is_kept_from_then_on(book: Book) -> None:
     """A delivery is as old as its end, not as its notification."""
     acceptance = book.accept(1)
@@ -97,6 +103,7 @@ def test_a_repeated_call_finds_the_first_answer_for_thirty_days(book: Book) -> N
     assert not book.accept(2, key="order-7").is_former
 
 
+@pytest.mark.databases("sqlite")
 def test_keys_live_as_long_as_their_notifications(book: Book) -> None:
     """With many days kept, a key never outlives its notification, nor the other way round."""
     book.end(book.accept(1, key="order-7"))

@@ -41,6 +41,8 @@ from handbell.storage.tables import deliveries, notifications, shards
 EAST, MIDDLE, WEST = "Asia/Tokyo", "Europe/Paris", "America/New_York"
 ZONES = (EAST, MIDDLE, WEST)
 HOUR = 3600
+
+pytestmark = pytest.mark.databases
 DAY = 24 * HOUR
 
 
@@ -135,9 +137,9 @@ def empty_home() -> Path:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path, database_url: str) -> Iterator[Stage]:
     """Give a stage without people whose gateway accepts everything."""
-    with open_play(tmp_path, people=0, template=empty_home()) as play:
+    with open_play(tmp_path, people=0, template=empty_home(), database_url=database_url) as play:
         play.gateway.answers = "accepted"
         yield Stage(play)
 
@@ -210,6 +212,7 @@ def test_what_waits_has_no_row_for_a_session(
 # Exactly once, whatever becomes of a session
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("before", [EAST, MIDDLE, WEST])
 @pytest.mark.parametrize("after", [EAST, MIDDLE, WEST, None, "Etc/GMT+12", "Pacific/Kiritimati"])
 def test_a_session_that_moves_its_zone_gets_it_once(

@@ -289,6 +289,7 @@ def test_what_stopped_an_app_is_told_with_what_to_do_once(stage: "Stage") -> Non
     assert not any(mend.startswith(other) for other in others)
 
 
+@pytest.mark.databases
 def test_the_answer_comes_first_and_the_newest_notification_leads(stage: "Stage") -> None:
     """Five notifications are told, the newest first, and the answer is about that one."""
     stage.add_phone(MAIL)
@@ -302,6 +303,7 @@ def test_the_answer_comes_first_and_the_newest_notification_leads(stage: "Stage"
     assert "'Title 5'" in story.answer
 
 
+@pytest.mark.databases
 def test_one_device_of_two_is_enough_and_the_other_is_told(stage: "Stage") -> None:
     """A person with a good and a dead device was reached; both deliveries are in the story."""
     stage.add_phone(MAIL)
@@ -315,6 +317,7 @@ def test_one_device_of_two_is_enough_and_the_other_is_told(stage: "Stage") -> No
     assert "410 Unregistered" in str(story)
 
 
+@pytest.mark.databases
 def test_what_went_to_a_device_by_its_token_is_told_of_its_person(stage: "Stage") -> None:
     """Whoever is named by no mail is found by what their session got."""
     phone = stage.add_phone(MAIL)
@@ -322,6 +325,7 @@ def test_what_went_to_a_device_by_its_token_is_told_of_its_person(stage: "Stage"
     assert _why(stage).is_sent
 
 
+@pytest.mark.databases
 def test_another_persons_and_another_apps_notifications_stay_out(stage: "Stage") -> None:
     """Only what concerned the person is told, whatever was sent besides."""
     stage.add_phone(MAIL)
@@ -332,6 +336,7 @@ def test_another_persons_and_another_apps_notifications_stay_out(stage: "Stage")
     assert stage.system.why(other, "other@example.com").notifications == ()
 
 
+@pytest.mark.databases
 def test_a_mail_is_found_in_any_spelling(stage: "Stage") -> None:
     """The person is the same in upper case, and a mail that holds wildcards names one person."""
     _send(stage)
@@ -354,6 +359,7 @@ def test_the_front_door_tells_the_same_story(stage: "Stage") -> None:
 # Counted
 
 
+@pytest.mark.databases
 def test_the_funnel_counts_what_was_shown_and_why_not(stage: "Stage") -> None:
     """Accepted, sent, displayed and opened are counted, and each reason has words and a fix."""
     phones = [stage.add_phone(f"user{number}@example.com") for number in range(4)]
@@ -372,6 +378,7 @@ def test_the_funnel_counts_what_was_shown_and_why_not(stage: "Stage") -> None:
     assert funnel.overview.recipients == "everybody"
 
 
+@pytest.mark.databases
 def test_a_broadcast_that_waits_is_all_ahead_until_it_is_cancelled(stage: "Stage") -> None:
     """Progress counts the sessions to come; cancelling turns them into cancelled ones."""
     for number in range(3):
@@ -437,6 +444,7 @@ def _held(stage: "Stage") -> float:
     return delivery.delivery.due_at / 1000
 
 
+@pytest.mark.databases
 def test_a_broadcast_is_the_last_that_was_accepted_too(stage: "Stage") -> None:
     """A device that got nothing but a broadcast has had something accepted."""
     stage.add_phone(MAIL)
