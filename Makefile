@@ -45,7 +45,7 @@ test-cluster: setup ## several servers and workers on one PostgreSQL, and what c
 test-swift: setup ## the tests of the Swift package, where Swift is or can be had
 	HANDBELL_PYTHON=$(CURDIR)/$(BIN)/python clients/ios/test-on-linux.sh
 
-demo: setup ## send a notification to a virtual phone and see it arrive
+demo: setup ## send a notification to three virtual devices and see it arrive
 	$(BIN)/handbell demo
 
 dist: setup ## build a wheel and an sdist into dist/

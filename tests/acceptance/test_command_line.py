@@ -132,22 +132,28 @@ def _certificate(key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
 
 
 def test_the_demo_shows_the_notification(shell: Shell) -> None:
-    """``handbell demo --json`` says that it was accepted and displayed, and when."""
+    """``handbell demo --json`` says that each device displayed it, by its own service, and when."""
     ended = shell.run("demo", "--json")
     told = json.loads(ended.out)
     assert ended.code == 0
     assert (told["accepted"], told["displayed"]) == (True, True)
-    assert told["apns_id"].startswith(told["notification_id"][:8])
-    assert 0 <= told["milliseconds"]["accepted"] < 10_000
-    assert 0 <= told["milliseconds"]["displayed"] < 10_000
+    assert {one["platform"]: one["service"] for one in told["devices"]} == {
+        "ios": "apns",
+        "android": "fcm",
+        "web": "webpush",
+    }
+    for one in told["devices"]:
+        assert one["id"].startswith(told["notification_id"][:8])
+        assert 0 <= one["milliseconds"]["accepted"] <= one["milliseconds"]["displayed"] < 10_000
     assert not shell.home.exists()
 
 
-def test_the_demo_draws_the_card(shell: Shell) -> None:
-    """Without ``--json`` the timeline and the card are printed as the phone shows them."""
+def test_the_demo_draws_the_cards(shell: Shell) -> None:
+    """Without ``--json`` one timeline and the card of each device are printed."""
     out = shell.run("demo").out
-    assert "accepted by the twin" in out
-    assert "│ Here is the content of this notification" in out
+    for service in ("Apple's service", "Google's service", "a browser's service"):
+        assert f"accepted by the twin of {service}" in out
+    assert out.count("│ Here is the content of this notification") == 3
 
 
 @pytest.mark.parametrize("on_path", [True, False])
@@ -168,7 +174,7 @@ def test_the_demo_names_itself_as_it_can_be_called(shell: Shell, *, on_path: boo
 def test_a_demo_that_stays_prints_one_json_object(
     shell: Shell, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """With ``--keep`` too, standard output is the JSON alone; where the phone is goes beside it.
+    """With ``--keep`` too, standard output is the JSON alone; where the devices are goes beside it.
 
     However it is told to stop, its temporary home is removed.
     """
@@ -183,7 +189,7 @@ def test_a_demo_that_stays_prints_one_json_object(
     said = next(line for line in running.stderr if line.strip())
     running.send_signal(number)
     out, _ = running.communicate(timeout=50)
-    assert said.startswith("The phone: http://127.0.0.1:")
+    assert said.startswith("The devices: http://127.0.0.1:")
     assert json.loads(out)["displayed"] is True
     assert running.returncode == 0
     assert list(tmp_path.glob("handbell-demo-*")) == []

@@ -5,9 +5,10 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich import box
@@ -37,16 +38,24 @@ NOTIFICATION: Final = {
     "title": "This is title",
     "body": "Here is the content of this notification",
 }
+PHONES: Final = {"iPhone": "ios", "Android phone": "android", "Browser": "web"}
+"""The devices of the demo's user, by name: their platform."""
+_SERVICES: Final = {
+    "apns": "Apple's service",
+    "fcm": "Google's service",
+    "webpush": "a browser's service",
+}
 _WAIT_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoResult:
-    """The demo's result: the delivery in the ledger, and the card on the phone.
+class DeviceResult:
+    """What became of the notification on one device: its delivery, and the card that it shows.
 
     ``accepted_at`` is the twin's own time of acceptance, in UNIX milliseconds.
     """
 
+    device: str
     delivery: "Delivery"
     card: "Card"
     accepted_at: int
@@ -61,17 +70,33 @@ class DemoResult:
         """Return the milliseconds from created to displayed."""
         return self.card.shown_at - self.delivery.created_at
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result in its JSON form."""
+        return {
+            "device": self.device,
+            "platform": PHONES[self.device],
+            "service": self.delivery.gateway,
+            "accepted": self.delivery.state == "sent",
+            "displayed": True,
+            "id": self.delivery.id,
+            "milliseconds": {
+                "accepted": self.accepted_after,
+                "displayed": self.displayed_after,
+            },
+        }
+
 
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the phone's page running until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the devices' page running until Ctrl-C.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send a notification to a virtual phone and show it arrive.
+    """Send a notification to a person and show it arrive on each of their devices.
 
-    Everything is created in a temporary home: a twin, an app, a key, and a phone of test@4d.com.
+    Everything is created in a temporary home: twins of the push services, an app, its keys, and
+    three devices of test@4d.com: an iPhone, an Android phone and a browser.
     """
     try:
         made = TemporaryDirectory(prefix="handbell-demo-")
@@ -102,8 +127,9 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
         app = demo_environment.prepare()[0]
         with start_twin(parts.twin_folder, hooks=demo_environment.hooks()) as twin:
             twin.add_app(app.id, app.name)
-            phone = twin.add_phone("Test phone", mail=SAMPLE_MAIL, app=app.id)
-            shown = _send(settings, twin, phone.id, SAMPLE_MAIL)
+            for name, platform in PHONES.items():
+                twin.add_phone(name, mail=SAMPLE_MAIL, app=app.id, platform=platform)
+            shown = _send(settings, twin, SAMPLE_MAIL)
             _tell(shown, app.name, as_json=as_json)
             if keep:
                 _wait(twin.page_link, is_told=as_json)
@@ -111,7 +137,7 @@ def _demo(home: Path, *, keep: bool, as_json: bool) -> None:
                 _say_more()
 
 
-def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> DemoResult:
+def _send(settings: "Settings", twin: "RunningTwin", mail: str) -> list[DeviceResult]:
     from handbell.push import PushNotification  # noqa: PLC0415 - heavy
 
     push = PushNotification(settings=settings)
@@ -120,62 +146,69 @@ def _send(settings: "Settings", twin: "RunningTwin", phone: str, mail: str) -> D
     if not response.success:
         problems = " ".join((*response.errors, *response.warnings))
         raise TwinError(f"The notification was not accepted: {problems}", fix=_AGAIN)
-    (delivery,) = response.deliveries
     until = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < until:
-        for card in twin.phone(phone).cards:
-            if card.push_id == delivery.apns_id:
-                # The twin records a request when it is complete, a moment after the card is shown.
-                accepted_at = min(card.shown_at, _accepted_at(twin, delivery))
-                return DemoResult(delivery=delivery, card=card, accepted_at=accepted_at)
+        results = [_result(twin, delivery) for delivery in response.deliveries]
+        found = [result for result in results if result is not None]
+        if len(found) == len(PHONES):
+            return found
         time.sleep(0.01)
     raise TwinError(
-        f"The phone did not show the notification within {_WAIT_SECONDS} seconds", fix=_AGAIN
+        f"Not every device showed the notification within {_WAIT_SECONDS} seconds", fix=_AGAIN
     )
 
 
-def _accepted_at(twin: "RunningTwin", delivery: "Delivery") -> int:
-    return next(request.at for request in twin.requests if request.push_id == delivery.apns_id)
+def _result(twin: "RunningTwin", delivery: "Delivery") -> DeviceResult | None:
+    """Return what became of a delivery; None as long as its device shows nothing."""
+    phone = next(one for one in twin.phones.values() if one.token == delivery.address)
+    accepted = [item.at for item in twin.requests if item.token == phone.token]
+    if not phone.cards or not accepted:
+        return None
+    card = phone.cards[0]
+    # The twin records a request when it is complete, a moment after the card is shown.
+    accepted_at = min(card.shown_at, *accepted)
+    return DeviceResult(device=phone.name, delivery=delivery, card=card, accepted_at=accepted_at)
 
 
-def _tell(shown: DemoResult, app_name: str, *, as_json: bool) -> None:
+def _tell(shown: list[DeviceResult], app_name: str, *, as_json: bool) -> None:
     if as_json:
+        devices = [result.to_dict() for result in shown]
         write_json(
             {
-                "accepted": shown.delivery.state == "sent",
+                "accepted": all(device["accepted"] for device in devices),
                 "displayed": True,
-                "id": shown.delivery.id,
-                "apns_id": shown.delivery.apns_id,
-                "notification_id": shown.delivery.notification_id,
-                "milliseconds": {
-                    "accepted": shown.accepted_after,
-                    "displayed": shown.displayed_after,
-                },
+                "notification_id": shown[0].delivery.notification_id,
+                "devices": devices,
             }
         )
         return
     console.print("push.send(", style="dim", end="")
-    console.print(f"{NOTIFICATION}, {shown.delivery.mail!r})\n", style="dim")
+    console.print(f"{NOTIFICATION}, {shown[0].delivery.mail!r})\n", style="dim")
     _print_timeline(shown)
-    console.print(_card(shown.card, app_name))
+    for result in shown:
+        console.print(_card(result, app_name))
 
 
-def _print_timeline(shown: DemoResult) -> None:
-    for milliseconds, label in (
-        (0, "created"),
-        (shown.accepted_after, "accepted by the twin of Apple's service"),
-        (shown.displayed_after, "displayed on the phone"),
-    ):
+def _print_timeline(shown: list[DeviceResult]) -> None:
+    moments = [(0, "created")]
+    for result in shown:
+        service = _SERVICES.get(result.delivery.gateway, result.delivery.gateway)
+        moments += [
+            (result.accepted_after, f"accepted by the twin of {service}"),
+            (result.displayed_after, f"displayed: {result.device}"),
+        ]
+    for milliseconds, label in sorted(moments, key=itemgetter(0)):
         console.print(f"{milliseconds:6} ms  {label}")
     console.print()
 
 
-def _card(card: "Card", app_name: str) -> Panel:
+def _card(result: DeviceResult, app_name: str) -> Panel:
+    card = result.card
     lines = [Text(card.title, style="bold")]
     lines += [Text(line) for line in (card.subtitle, card.body) if line]
     return Panel(
         Group(*lines),
-        title=Text(app_name.upper(), style="dim"),
+        title=Text(f"{result.device}: {app_name}", style="dim"),
         title_align="left",
         subtitle="now",
         subtitle_align="right",
@@ -187,7 +220,7 @@ def _card(card: "Card", app_name: str) -> Panel:
 
 def _say_more() -> None:
     command = escape(_own_name())
-    console.print(f"\nSee more: [bold]{command} demo --keep[/] leaves the phone up in")
+    console.print(f"\nSee more: [bold]{command} demo --keep[/] leaves the devices up in")
     console.print(f"your browser; [bold]{command} twin[/] runs it for your own code.")
 
 
@@ -205,7 +238,7 @@ def _wait(page_url: str, *, is_told: bool) -> None:
 
     async def wait() -> None:
         stop = stop_on_signal()
-        place.print(f"\nThe phone: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
+        place.print(f"\nThe devices: [bold]{page_url}[/]   Ctrl-C ends it.", soft_wrap=True)
         await stop.wait()
 
     asyncio.run(wait())
