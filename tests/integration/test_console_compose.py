@@ -230,8 +230,9 @@ def test_what_was_written_stays_in_the_form(console: Console) -> None:
 def test_the_preview_tells_exact_bytes_and_people(console: Console) -> None:
     """The script is told what a send would make of the draft, and who is left out."""
     told = console.preview(recipients="test@4d.com, nobody@example.com")
-    assert told["size"] == len(told["payload"].encode())
-    assert told["limit"] == 4096
+    (own,) = told["services"][0]["languages"]
+    assert own["size"] == len(own["payload"].encode())
+    assert own["limit"] == 4096
     assert told["reaches"].startswith("Reaches 1 person on 1 device; 1 of those named")
     (left_out,) = told["left_out"]
     assert left_out.startswith("nobody@example.com has no device")
@@ -294,7 +295,7 @@ def test_languages_are_written_one_by_one(console: Console) -> None:
     page = console.post(do="language", **{"language-tag-0": "fr", "language-title-0": "Bonjour"})[1]
     assert 'name="language-tag-1"' in page
     told = console.preview(**{"language-tag-0": "fr", "language-title-0": "Bonjour"})
-    assert [one["language"] for one in told["languages"]] == [None, "fr"]
+    assert [one["language"] for one in told["services"][0]["languages"]] == [None, "fr"]
     console.post(**{"language-tag-0": "fr", "language-title-0": "Bonjour"})
     (sent,) = console.system.reports.newest(console.app)
     assert console.system.reports.funnel(sent.id).content["languages"] == {

@@ -24,6 +24,8 @@ from .security import protect
 
 REMEMBERED: Final = 1000
 """The number of replacement sends that are remembered by their form."""
+DEVICE_WORDS: Final = {"apns": "iPhone", "fcm": "Android", "webpush": "Browser"}
+"""What each push service's preview is of."""
 _TOLD_AT_MOST: Final = 3
 _SECONDS_OF_ADDRESS: Final = 365 * 24 * 3600
 _MEMORY: Final = "compose"
@@ -284,8 +286,14 @@ async def _form(
         draft = draft.having(once=_fresh())
     address = test_to or _known_address(page)
     template_names, variables = await page.run(_templates, page, draft)
+    services = await page.run(page.system.services_of, page.the_app) or ["apns"]
     phones: PhonePanel = await page.run(
-        shelf, page.system, page.the_app, wanted=page.query("phone"), mail=address
+        shelf,
+        page.system,
+        page.the_app,
+        wanted=page.query("phone"),
+        mail=address,
+        service=services[0],
     )
     return page.render(
         "compose.html",
@@ -304,6 +312,8 @@ async def _form(
         said=message,
         is_reached=is_reached,
         shelf=phones,
+        services=services,
+        device_words=DEVICE_WORDS,
     )
 
 

@@ -11,7 +11,7 @@ from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.accept.audience import Audience, audience_of, count_everybody
-from handbell.delivery.accept.preview import LanguagePreview
+from handbell.delivery.accept.preview import LanguagePreview, ServicePreview
 from handbell.errors import NotificationError
 from handbell.system import System
 
@@ -30,19 +30,31 @@ KEPT_SECONDS: Final = 15.0
 class DraftPreview:
     """The preview of a draft: the notification, its audience, and its faults.
 
-    ``wordings`` are the notification in each of its languages, its own text first.
+    ``services`` are the notification as each push service of the app carries it.
     """
 
     faults: Faults
     notification: Notification | None = None
     recipients: Recipients | None = None
-    wordings: tuple[LanguagePreview, ...] = ()
+    services: tuple[ServicePreview, ...] = ()
     audience: Audience | None = None
+
+    @property
+    def wordings(self) -> tuple[LanguagePreview, ...]:
+        """Return it in each of its languages, as the first service that carries it has it."""
+        return next((one.languages for one in self.services if one.languages), ())
 
     @property
     def own(self) -> LanguagePreview | None:
         """Return the notification's own text as sent, if it is valid."""
         return self.wordings[0] if self.wordings else None
+
+    def notes_of(self, preview: ServicePreview) -> list[str]:
+        """Return what the writer should know of a service: what it leaves out or refuses."""
+        told = [preview.refusal, *preview.unsupported]
+        if preview.languages is not self.wordings:
+            told += [one.problem for one in preview.languages]
+        return [readable(text) for text in told if text]
 
     @property
     def reaches(self) -> str:
@@ -62,7 +74,6 @@ class DraftPreview:
         An empty field is no fault yet: ``unsaid`` are the fields whose fault is shown only once
         the form is sent, and then until they are filled.
         """
-        own = self.own
         faults = {
             name: f"{fault.what} {in_console(fault.fix)}".strip() for name, fault in self.faults
         }
@@ -74,24 +85,28 @@ class DraftPreview:
         return {
             "faults": {name: said for name, said in faults.items() if name not in unsaid},
             "unsaid": unsaid,
-            "size": 0 if own is None else own.size,
-            "limit": 0 if own is None else own.limit,
-            "payload": "" if own is None else own.payload,
-            "shown": {} if own is None else _texts(own.notification),
-            "languages": [
-                {
-                    "language": wording.language,
-                    "size": wording.size,
-                    "limit": wording.limit,
-                    "cuts": list(wording.cuts),
-                    "shown": _texts(wording.notification),
-                }
-                for wording in self.wordings
-            ],
-            "cuts": [] if own is None else list(own.cuts),
+            "services": [_told(one, self.notes_of(one)) for one in self.services],
             "reaches": self.reaches,
             "left_out": [] if self.audience is None else self.audience.left_out[:SHOWN_LEFT_OUT],
         }
+
+
+def _told(preview: ServicePreview, notes: list[str]) -> dict[str, Any]:
+    return {
+        "service": preview.service,
+        "notes": notes,
+        "languages": [
+            {
+                "language": wording.language,
+                "size": wording.size,
+                "limit": wording.limit,
+                "payload": wording.payload,
+                "cuts": list(wording.cuts),
+                "shown": _texts(wording.notification),
+            }
+            for wording in preview.languages
+        ],
+    }
 
 
 @dataclass(slots=True)
@@ -118,10 +133,11 @@ def look(
     faults = Faults()
     content = draft.content(faults)
     notification = read_notification(partial(system.read_notification, app, content), faults)
-    wordings: tuple[LanguagePreview, ...] = ()
+    services: tuple[ServicePreview, ...] = ()
     if notification is not None:
-        wordings = tuple(system.preview_languages(app, notification))
-        for wording in wordings:
+        services = tuple(system.preview_services(app, notification))
+        # What another service refuses is told beside its preview: who has it may not be meant.
+        for wording in next((one.languages for one in services if one.languages), ()):
             if wording.problem:
                 name = "body" if wording.size else field_of(NotificationError(wording.problem))
                 faults.add(name, readable(wording.problem))
@@ -135,7 +151,7 @@ def look(
         faults=faults,
         notification=notification,
         recipients=recipients,
-        wordings=wordings,
+        services=services,
         audience=audience,
     )
 

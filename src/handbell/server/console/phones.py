@@ -1,16 +1,22 @@
 """The virtual phone next to a page: show it, create one, open a card."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
 from handbell.apps.app import App
-from handbell.apps.sample_keys import make_key
+from handbell.apps.credential_kinds import Credential
+from handbell.apps.sample_keys import make_key, make_service_account
 from handbell.creation.recipients import Recipients
 from handbell.demo_environment import SAMPLE_MAIL
-from handbell.errors import HandbellError, RecipientsError, TwinError
+from handbell.errors import MissingCredentialError, RecipientsError, TwinError
+from handbell.services.table import SERVICES
+from handbell.services.webpush.credential import VapidKey
 from handbell.system import System
 
 from .fix_buttons import in_console
@@ -39,15 +45,21 @@ class PhonePanel:
         return "" if self.shown is None else self.shown.mail or ""
 
 
-def shelf(system: System, app: App, *, wanted: str = "", mail: str = "") -> PhonePanel:
-    """Return an app's virtual phones: the ``wanted`` one is shown, else that of ``mail``."""
+def shelf(
+    system: System, app: App, *, wanted: str = "", mail: str = "", service: str = ""
+) -> PhonePanel:
+    """Return an app's virtual phones: the ``wanted`` one is shown, else that of ``mail``.
+
+    With ``service`` they are those that this push service reaches.
+    """
     twin = TwinPhones(system.twin_folder)
     if not twin.is_running:
         return PhonePanel(is_running=False)
     try:
-        phones = tuple(twin.phones(app.id))
+        found = twin.phones(app.id)
     except TwinError as error:
         return PhonePanel(is_running=True, problem=str(error))
+    phones = tuple(phone for phone in found if service in ("", phone.service))
     by_id = {phone.id: phone for phone in phones}
     of_mail = next((phone for phone in phones if mail and phone.mail == mail.casefold()), None)
     shown = by_id.get(wanted) or of_mail or next(iter(phones), None)
@@ -68,16 +80,18 @@ async def live(page: Page) -> Response:
     """Return the phone's current state, for the script that polls each second."""
     if not page.is_fragment:
         return page.redirect(page.app_url("/compose"))
-    return await _fragment(page, page.query("phone"))
+    return await _fragment(page, page.query("phone"), page.query("service"))
 
 
 @pages.post("/console/apps/{app}/phones")
 async def make(page: Page) -> Response:
-    """Create a virtual phone, and a key for the twin if the app has none."""
+    """Create a virtual phone, and a credential for the twin if the app has none."""
     address = page.form.text("phone_mail") or SAMPLE_MAIL
+    service = page.form.text("service")
     try:
         (mail,) = Recipients(mails=(address,)).mails
-        phone = await page.run(_make, page.system, page.the_app, mail)
+        work = partial(_make, service=service if service in SERVICES else "apns")
+        phone = await page.run(work, page.system, page.the_app, mail)
     except (RecipientsError, TwinError) as error:
         return page.redirect(
             _back(page), message=f"{error.what} {in_console(error.fix)}", kind="bad"
@@ -85,7 +99,9 @@ async def make(page: Page) -> Response:
     if phone.is_keyed:
         await page.note("credential.add", "a key for the twin alone")
     back = f"{_back(page)}?{urlencode({'mail': phone.mail, 'keep': 1})}"
-    return page.redirect(back, message=f"{phone.mail} has a virtual phone. Send something to it.")
+    return page.redirect(
+        back, message=f"{phone.mail} has {_DEVICES[phone.service]}. Send something to it."
+    )
 
 
 @pages.post("/console/apps/{app}/phones/open")
@@ -106,21 +122,38 @@ async def open_card(page: Page) -> Response:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
     mail: str
+    service: str
     is_keyed: bool
 
 
-def _make(system: System, app: App, mail: str) -> _Made:
-    made = TwinPhones(system.twin_folder).make(app.id, mail)
+def _make(system: System, app: App, mail: str, *, service: str) -> _Made:
+    is_keyed = False
     try:
-        system.apps.credential_for(app, "twin")
-    except HandbellError:
-        system.apps.add_credential(app, make_key(app.apple.team_id), environment="twin")
-        return _Made(mail=made.mail or mail, is_keyed=True)
-    return _Made(mail=made.mail or mail, is_keyed=False)
+        system.apps.credential_for(app, "twin", service=service)
+    except MissingCredentialError:
+        credential = _CREDENTIALS[service](app)
+        environment = None if service == "webpush" else "twin"
+        system.apps.add_credential(app, credential, environment=environment)
+        is_keyed = True
+    made = TwinPhones(system.twin_folder).make(app.id, mail, _PLATFORMS[service])
+    return _Made(mail=made.mail or mail, service=service, is_keyed=is_keyed)
 
 
-async def _fragment(page: Page, wanted: str) -> Response:
-    found = await page.run(shelf, page.system, page.the_app, wanted=wanted)
+_PLATFORMS: Final = {"apns": "ios", "fcm": "android", "webpush": "web"}
+_DEVICES: Final = {
+    "apns": "a virtual phone",
+    "fcm": "a virtual Android phone",
+    "webpush": "a virtual browser",
+}
+_CREDENTIALS: Final[Mapping[str, Callable[[App], Credential]]] = {
+    "apns": lambda app: make_key(app.apple.team_id),
+    "fcm": make_service_account,
+    "webpush": lambda _: VapidKey.make(),
+}
+
+
+async def _fragment(page: Page, wanted: str, service: str = "") -> Response:
+    found = await page.run(shelf, page.system, page.the_app, wanted=wanted, service=service)
     return unless_known(page, page.render("virtual_phone.html", shelf=found))
 
 

@@ -18,6 +18,7 @@ from handbell.twin.discovery import read_address
 SECONDS: Final = 2.0
 """The time-out of a request to the twin."""
 SHOWN_CARDS: Final = 5
+_NAMES: Final = {"android": "Android", "web": "browser"}
 _MOST_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -43,6 +44,7 @@ class VirtualPhone:
     name: str
     mail: str | None
     token: str
+    service: str
     is_on: bool
     badge: int | None
     cards: tuple[VirtualCard, ...]
@@ -74,13 +76,13 @@ class TwinPhones:
         """Return the phones of people with this app, the newest first."""
         found = self._ask("GET", "/api/phones")
         mine = [item for item in found if item["app"] == app_id and item["mail"]]
-        return [_phone(item) for item in reversed(mine) if item["side"] == "production"]
+        return [_phone(item) for item in reversed(mine) if item["side"] != "development"]
 
-    def make(self, app_id: str, mail: str) -> VirtualPhone:
+    def make(self, app_id: str, mail: str, platform: str = "ios") -> VirtualPhone:
         """Create a phone of a user with this app; it registers itself."""
-        name = f"{mail.partition('@')[0]}'s phone"
-        fields = self._ask("POST", "/api/phones", {"name": name, "mail": mail, "app": app_id})
-        return _phone(fields)
+        name = f"{mail.partition('@')[0]}'s {_NAMES.get(platform, 'phone')}"
+        wanted = {"name": name, "mail": mail, "app": app_id, "platform": platform}
+        return _phone(self._ask("POST", "/api/phones", wanted))
 
     def open_card(self, phone_id: str, card_id: str) -> None:
         """Open a card, as the phone's user would."""
@@ -116,6 +118,7 @@ def _phone(fields: Mapping[str, Any]) -> VirtualPhone:
         name=fields["name"],
         mail=fields["mail"],
         token=fields["token"],
+        service=fields["service"],
         is_on=fields["is_on"],
         badge=fields["badge"],
         cards=tuple(_card(card) for card in cards[:SHOWN_CARDS]),

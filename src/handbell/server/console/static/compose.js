@@ -33,11 +33,37 @@ const LEVELS = { "time-sensitive": "Time sensitive", critical: "Critical" };
 
 const chosenLanguage = () => document.getElementById("preview-language")?.value ?? "";
 
+const beside = () => document.querySelector(".beside");
+const chosenDevice = () => beside().querySelector("[name=device]:checked")?.value
+  ?? beside().querySelector(".bytes").dataset.service;
+
+/** The notification in its languages, its own text first, as the chosen device gets it. */
+const wordings = () => latestSaid?.services.find((one) => one.service === chosenDevice())?.languages ?? [];
+
 function drawn() {
-  const language = latestSaid?.languages.find((one) => one.language === chosenLanguage());
+  const [own, ...others] = wordings();
+  const language = others.find((one) => one.language === chosenLanguage());
   if (chosenLanguage() && language) draw(language.shown);
-  else if (latestSaid && (isMade() || latestSaid.cuts.length)) draw(latestSaid.shown);
+  else if (own && (isMade() || own.cuts.length)) draw(own.shown);
   else if (!isMade()) draw();
+}
+
+/** Show the chosen device: its drawing, its bytes, and the virtual one that has arrived things. */
+function choose() {
+  const device = chosenDevice();
+  beside().dataset.device = device;
+  beside().querySelector(".handset").dataset.device = device;
+  const virtual = document.getElementById("virtual-phone");
+  if (virtual?.dataset.live && beside().querySelector("[name=device]")) {
+    const address = new URL(virtual.dataset.live, location);
+    if (address.searchParams.get("service") !== device) {
+      address.search = `?service=${device}`;
+      virtual.dataset.live = address.pathname + address.search;
+      virtual.replaceChildren();
+      delete virtual.dataset.newest;
+    }
+  }
+  drawn();
 }
 
 /** Let the preview show each language that is written. */
@@ -76,36 +102,44 @@ function picture() {
 let asking = null;
 let latest = 0;
 
-function list(id, lines) {
+function list(element, lines) {
   const items = lines.map((line) => {
     const item = document.createElement("li");
     item.textContent = line;
     return item;
   });
-  document.getElementById(id)?.replaceChildren(...items);
+  element?.replaceChildren(...items);
 }
 
 const number = new Intl.NumberFormat("en");
 
-function tell(said) {
-  const told = document.getElementById("size-told");
-  if (said.limit) {
-    told.textContent = `${number.format(said.size)} of ${number.format(said.limit)} bytes`;
-    const meter = document.getElementById("size");
-    meter.max = said.limit;
-    meter.high = said.limit * 0.85;
-    meter.value = said.size;
+/** Tell what one push service makes of it. */
+function tellOne({ service, notes, languages: [own, ...others] }) {
+  const block = document.querySelector(`.bytes[data-service="${service}"]`);
+  if (!block) return;
+  const part = (name) => block.querySelector(`[data-part=${name}]`);
+  if (own?.limit) {
+    part("told").textContent = `${number.format(own.size)} of ${number.format(own.limit)} bytes`;
+    const meter = block.querySelector("meter");
+    meter.max = own.limit;
+    meter.high = own.limit * 0.85;
+    meter.value = own.size;
   }
-  document.getElementById("payload").textContent = said.payload;
+  part("payload").textContent = own?.payload ?? "";
+  list(part("notes"), notes);
+  list(part("cuts"), own?.cuts ?? []);
+  list(part("sizes"), others.map((one) => `${one.language}: ${number.format(one.size)} bytes`));
+}
+
+function tell(said) {
   latestSaid = said;
-  offerLanguages(said.languages.slice(1));
+  said.services.forEach(tellOne);
+  offerLanguages(wordings().slice(1));
   drawn();
-  list("cuts", said.cuts);
-  list("sizes", said.languages.slice(1).map((one) => `${one.language}: ${number.format(one.size)} bytes`));
   const reaches = document.getElementById("reaches");
   const sentence = said.reaches || (text("recipients") ? "Not everybody named is understood yet." : "Nobody is named yet.");
   if (reaches && reaches.textContent !== sentence) reaches.textContent = sentence;
-  list("left-out", said.left_out);
+  list(document.getElementById("left-out"), said.left_out);
   faults(said.faults, said.unsaid);
   const held = document.getElementById("held");
   if (heldSaid === said.held) return;
@@ -345,6 +379,8 @@ function begin() {
   });
   card.querySelector(".push-image").addEventListener("error", (event) => { event.target.hidden = true; });
   document.getElementById("preview-language")?.addEventListener("change", drawn);
+  for (const one of beside().querySelectorAll("[name=device]")) one.addEventListener("change", choose);
+  choose();
   // Another template has other variables: the server knows them.
   form.elements.template?.addEventListener("change", () => form.requestSubmit(form.querySelector('[value="edit"]')));
   // The browser's own zone, unless somebody wrote another one.
