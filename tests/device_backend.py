@@ -27,6 +27,7 @@ import jwt
 from tests.postbox import Mailbox, link_of, start_mailbox
 
 APP: Final = "TEAM123456.com.sample.myapp"
+PROJECT: Final = "sample-project"
 IDENTITY_KEY: Final = "k" * 44
 COMMAND: Final = Path(sys.executable).with_name("handbell")
 
@@ -48,13 +49,22 @@ class Backend:
         """Return where the send server is."""
         return {"url": self.url}
 
-    def phone(self, service: str = "apns") -> Any:
+    def phone(self, platform: str = "ios") -> Any:
         """Make a virtual phone that is nobody's yet; return its device token."""
-        wanted = {"name": "A phone", "app": APP}
-        if service != "apns":
-            wanted["service"] = service
+        wanted = {"name": "A phone", "app": APP, "platform": platform}
+        if platform == "android":
+            self._let_send_to_android()
+            wanted["project"] = PROJECT
         made = self.phones.post("/api/phones", json=wanted)
         return {"token": made.raise_for_status().json()["token"]}
+
+    def _let_send_to_android(self) -> None:
+        """Give the app a service account of the twin's, unless it has one."""
+        if any(one["service"] == "fcm" for one in self._app("GET", "/credentials")["data"]):
+            return
+        made = self.phones.post("/api/service-accounts", json={"project": PROJECT})
+        account = made.raise_for_status().text
+        self._app("POST", "/credentials", {"service_account": account, "environment": "twin"})
 
     def proof(self, way: str) -> Any:
         """Let devices prove whose they are in this way."""

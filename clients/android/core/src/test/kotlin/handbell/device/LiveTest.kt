@@ -149,5 +149,5 @@ private class Backend(val url: String) {
     }
 
     /** Makes a virtual Android phone, and returns its registration token. */
-    fun phone(): PushAddress.Fcm = PushAddress.Fcm(ask("phone", "service" to "fcm").getValue("token"))
+    fun phone(): PushAddress.Fcm = PushAddress.Fcm(ask("phone", "platform" to "android").getValue("token"))
 }
