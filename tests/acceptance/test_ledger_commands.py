@@ -171,6 +171,27 @@ def test_the_worker_stops_cleanly_on_a_signal(shell: Shell, how: signal.Signals)
     assert (process.returncode, out, err) == (0, "The worker has stopped.\n", "")
 
 
+def test_several_processes_work_and_end_as_one(shell: Shell) -> None:
+    """``--processes`` works off what is there; one that is killed is started again.
+
+    All of them end on one signal, with exit code 0.
+    """
+    shell.store(2)
+    assert shell.run("worker", "--processes", "2", "--until-idle").count("Worker ") == 2
+    assert len(shell.phone.cards) == 2
+    with shell.start("worker", "--processes", "2") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert all("Ctrl-C stops it" in line for line in lines)
+    assert (process.returncode, out) == (0, "The worker has stopped.\n" * 2)
+    assert "A process ended with -9; it is started again" in err
+
+
 def test_an_apps_rules_are_set_shown_and_removed(shell: Shell) -> None:
     """``app set`` keeps what is not named, ``none`` removes, and ``app show`` tells all of it."""
     shell.run("app", "set", "--quiet-hours", "22:00-07:00", "--cap", "5 per day", "--off")

@@ -16,6 +16,11 @@ def use_home(home: Path | None) -> None:
     _home[:] = [] if home is None else [home]
 
 
+def home_options() -> list[str]:
+    """Return the words by which another process has the same home."""
+    return [f"--home={home}" for home in _home]
+
+
 def settings(**options: Any) -> "Settings":
     """Return the settings, overridden by the command's options; None means not given.
 

@@ -8,9 +8,10 @@ import typer
 
 from handbell._collector import settle
 
-from .context import system
+from .context import home_options, system
 from .database_wait import start_engine
 from .output import say, warn_of_exposure
+from .processes import run_processes
 from .signals import stop_on_signal
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ def worker(
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="Exit when nothing is due, for cron.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="How many processes work: one for each core.")
+    ] = 1,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also log each held delivery.")
     ] = False,
@@ -33,6 +37,11 @@ def worker(
     finish, the rest waits for the next worker. A second one ends it at once, and
     nothing is lost then either.
     """
+    if processes > 1:
+        given = {"--until-idle": until_idle, "--verbose": verbose}
+        options = [name for name, is_given in given.items() if is_given]
+        words = [*home_options(), "worker", *options]
+        raise typer.Exit(asyncio.run(run_processes(words, processes)))
     from handbell._portal import new_loop  # noqa: PLC0415 - heavy
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
