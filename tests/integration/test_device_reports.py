@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 from tests.conftest import Stage
 
 from handbell._device_reports import DeviceReports
+from handbell.apps.app import App
 from handbell.delivery.ledger.receipts import Receipt, ReceiptKind
 from handbell.delivery.record.hourly_counts import HOUR
 
@@ -79,7 +79,8 @@ def test_a_session_reports_on_what_it_got_alone(stage: Stage) -> None:
     assert book.note([whole]) == [False]
     assert book.note(said, stage.app, mine.number) == [False, True, False]
     assert book.note([whole], stage.app, mine.number) == [True]
-    assert book.note([whole], replace(stage.app, bundle_id="com.else"), mine.number) == [False]
+    another = App(team_id=stage.app.team_id, bundle_id="com.else")
+    assert book.note([whole], another, mine.number) == [False]
     assert _opened(stage, mine.notification_id) == [mine.apns_id]
 
 

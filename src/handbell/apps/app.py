@@ -1,5 +1,6 @@
 """An app: its id and name, and what each push service knows it by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from .identifiers import (
     TEAM_ID,
     TEAM_ID_LENGTH,
     is_bundle_id,
+    is_own_id,
     own_id_of,
     read_app_id,
     read_bundle_id,
@@ -21,7 +23,16 @@ from .identifiers import (
     read_team_id,
 )
 
-__all__ = ["TEAM_ID", "TEAM_ID_LENGTH", "App", "AppleIds"]
+__all__ = ["APP_IDS", "TEAM_ID", "TEAM_ID_LENGTH", "App", "AppleIds", "named_by"]
+
+APP_IDS: Final = (
+    "team_id",
+    "bundle_id",
+    "android_package",
+    "android_fingerprints",
+    "web_origin",
+)
+"""What push services and the web know an app by, as its members are called."""
 
 _MAX_NAME_LENGTH: Final = 200
 
@@ -92,6 +103,16 @@ class App:
         return None if self.team_id is None else f"{self.team_id}.{self.bundle_id}"
 
     @property
+    def services(self) -> tuple[str, ...]:
+        """The push services that know the app, in the order in which a device is reached."""
+        known = {
+            "apns": self.bundle_id,
+            "fcm": self.android_package,
+            "webpush": self.web_origin,
+        }
+        return tuple(service for service, text in known.items() if text is not None)
+
+    @property
     def references(self) -> tuple[tuple[str, str], ...]:
         """All texts that may mean this app, each with its kind; the most exact first."""
         texts = {
@@ -142,6 +163,28 @@ class App:
                 "in lower case, such as my-shop",
             )
         return found
+
+
+def named_by(text: str | None, given: Mapping[str, object]) -> dict[str, str]:
+    """Return what an app's id says of a new app: Apple's ids, or an id of one's own.
+
+    ``given`` is what else is said of the app. An id of one's own needs something else to belong to
+    it; alone it is rather a mistyped one of Apple's. Raises :class:`~handbell.errors.AppError`.
+    """
+    if text is None:
+        return {}
+    others = any(given.get(name) for name in (*APP_IDS, "name"))
+    if others and is_own_id(trimmed(text)):
+        return {"app_id": trimmed(text)}
+    if given.get("android_package") == trimmed(text):
+        return {}
+    team_id, bundle_id = App.read_id(text).apple
+    if given.get("team_id") not in (None, team_id) or given.get("bundle_id") not in (
+        None,
+        bundle_id,
+    ):
+        raise AppError(f"{text!r} names other ids than team id and bundle id", fix="Give one")
+    return {"team_id": team_id, "bundle_id": bundle_id}
 
 
 _READERS: Final = {

@@ -9,6 +9,7 @@ from handbell.fixes import Action
 from handbell.services.apns import credential as apns
 from handbell.services.apns.credential import AuthKey, Certificate
 from handbell.services.fcm.credential import ServiceAccount
+from handbell.services.table import SERVICES
 from handbell.services.webpush.credential import VapidKey
 
 Credential = AuthKey | Certificate | ServiceAccount | VapidKey
@@ -43,6 +44,17 @@ ADDED_BY: Final[Mapping[str, Action]] = MappingProxyType(
     }
 )
 """How an app without a credential of a service gets one."""
+
+
+def title_of(kind: str) -> str:
+    """Return how people call a kind of credential."""
+    return KINDS[kind].title if kind in KINDS else kind
+
+
+def served(service: str) -> str:
+    """Return where a credential of a service is used that no environment limits."""
+    found = SERVICES.get(service)
+    return "both environments" if found and found.has_environments else "every environment"
 
 
 def kind_of(credential: Credential) -> str:

@@ -1,12 +1,14 @@
 """``handbell app``: apps and their delivery rules."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from handbell._text import count, moment, sentence
 from handbell.errors import AppError, CredentialError
+from handbell.fixes import COMMANDS, filled
 
 from .api_key import ACTOR
 from .context import system
@@ -20,34 +22,74 @@ if TYPE_CHECKING:
 commands = typer.Typer(help="Apps and their delivery rules.", no_args_is_help=True)
 
 
-Reference = Annotated[str, typer.Argument(metavar="APP", help="App id, name or bundle id.")]
+_NONE: Final = "none"
+
+Reference = Annotated[
+    str, typer.Argument(metavar="APP", help="App id, name, bundle id or Android package.")
+]
 OptionalReference = Annotated[
     str | None,
     typer.Argument(metavar="[APP]", envvar="HANDBELL_APP", help="App id, name or bundle id."),
 ]
 
 
+Team = Annotated[str | None, typer.Option(help="Apple's team id; with --bundle.")]
+Bundle = Annotated[str | None, typer.Option(help="Apple's bundle id.")]
+Package = Annotated[
+    str | None, typer.Option(help="The Android app's applicationId: com.sample.myapp.")
+]
+Fingerprint = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="SHA-256 fingerprint of a certificate that signs the Android app, for links; may be "
+        "repeated."
+    ),
+]
+Origin = Annotated[
+    str | None, typer.Option(help="Whose pages subscribe: https://shop.example.com.")
+]
+
+
 @commands.command()
 def add(
     app_id: Annotated[
-        str, typer.Argument(help="Team id and bundle id: TEAM123456.com.sample.myapp")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[APP_ID]",
+            help="Team id and bundle id: TEAM123456.com.sample.myapp; or an id of your own, in "
+            "lower case, with one of the options.",
+        ),
+    ] = None,
     *,
     name: Annotated[str | None, typer.Option(help="Its display name.")] = None,
+    team: Team = None,
+    bundle: Bundle = None,
+    android_package: Package = None,
+    android_fingerprint: Fingerprint = None,
+    web_origin: Origin = None,
     as_json: Json = False,
 ) -> None:
-    """Add an app."""
-    from handbell.apps.app import App  # noqa: PLC0415 - heavy
+    """Add an app: for Apple's devices, for Android, for browsers, or for several of them."""
+    from handbell.apps.app import named_by  # noqa: PLC0415 - heavy
 
-    named = App.read_id(app_id)
+    said: dict[str, Any] = {
+        "team_id": team,
+        "bundle_id": bundle,
+        "android_package": android_package,
+        "android_fingerprints": android_fingerprint or [],
+        "web_origin": web_origin,
+        "name": name,
+    }
+    named = named_by(app_id, said)
     parts = system()
-    app = parts.apps.add(named.team_id, named.bundle_id, name=name)
+    app = parts.apps.add(**{**said, **named})
     parts.audit.note(ACTOR, "app.add", app.id, app=app.id)
     if as_json:
         write_json(_describe(app))
     else:
         say(f"Added {app.id} ({app.name}).")
-        say(f"Next: handbell key add AuthKey_XXX.p8 --app {app.id}")
+        for command in _missing(app):
+            say(f"Next: {command}")
 
 
 @commands.command("list")
@@ -58,8 +100,8 @@ def list_apps(*, as_json: Json = False) -> None:
         write_json([_describe(app) for app in apps])
         return
     write_table(
-        ["app", "name", "added"],
-        ([app.id, app.name, local_time(app.created_at)] for app in apps),
+        ["app", "name", "services", "added"],
+        ([app.id, app.name, ", ".join(app.services), local_time(app.created_at)] for app in apps),
         "There is no app yet. Add one with: handbell app add TEAM123456.com.sample.myapp",
     )
 
@@ -67,6 +109,8 @@ def list_apps(*, as_json: Json = False) -> None:
 @commands.command()
 def show(reference: Reference, *, as_json: Json = False) -> None:
     """Show an app, its keys and how many people it reaches."""
+    from handbell.apps.credential_kinds import served, title_of  # noqa: PLC0415 - heavy
+
     parts = system()
     app = parts.apps.find(reference)
     credentials = parts.apps.credentials(app)
@@ -78,10 +122,13 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
         return
     say(f"{app.id}  {app.name}")
     say(f"  {count(users, 'user')}, {count(devices, 'device')} that can be reached")
+    for label, value in _ids(app):
+        say(f"  {label + ':':13}{value}")
     for stored in credentials:
-        say(f"  {stored.kind} {stored.key_id}, {stored.environment or 'both environments'}")
-    if not credentials:
-        say(f"  no key yet: handbell key add AuthKey_XXX.p8 --app {app.id}")
+        limit = stored.environment or served(stored.service)
+        say(f"  {title_of(stored.kind)} {stored.key_id}, {limit}")
+    for command in _missing(app, {stored.service for stored in credentials}):
+        say(f"  no key yet: {command}")
     _tell_rules(parts, app, as_json=False)
 
 
@@ -89,6 +136,15 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
 def set_rules(
     reference: OptionalReference = None,
     *,
+    team: Team = None,
+    bundle: Bundle = None,
+    android_package: Annotated[
+        str | None, typer.Option(help="The Android app's applicationId; or none.")
+    ] = None,
+    android_fingerprint: Fingerprint = None,
+    web_origin: Annotated[
+        str | None, typer.Option(help="Whose pages subscribe: https://shop.example.com; or none.")
+    ] = None,
     quiet_hours: Annotated[
         str | None,
         typer.Option(help="Hold alerts from 22:00-07:00, in each recipient's time zone; or none."),
@@ -131,7 +187,7 @@ def set_rules(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Set an app's rules; rules that are not given stay. `none` removes one.
+    """Set an app's rules and ids; what is not given stays. `none` removes one.
 
     Urgent levels (time-sensitive, critical) and what shows nothing are exempt from quiet hours and
     caps. A running worker follows within seconds.
@@ -152,8 +208,11 @@ def set_rules(
         "store_url": store_url,
     }
     proving = {name: value for name, value in identity.items() if value is not None}
-    if not named and not proving and on is None and name is None:
+    ids = _given_ids(team, bundle, android_package, android_fingerprint, web_origin)
+    if not named and not proving and not ids and on is None and name is None:
         raise AppError("No rule was named", fix="Name one, such as --quiet-hours 22:00-07:00")
+    if ids:
+        app = parts.apps.set_ids(app, ids)
     if name is not None:
         app = parts.apps.rename(app, name)
     if proving:
@@ -162,7 +221,7 @@ def set_rules(
         parts.set_rules(app, named)
     if on is not None:
         app = parts.switch(app, on)
-    changed = [*named, *proving, *([] if on is None else ["is_enabled"])]
+    changed = [*ids, *named, *proving, *([] if on is None else ["is_enabled"])]
     changed += [] if name is None else ["name"]
     parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail=", ".join(changed))
     _tell_rules(parts, app, as_json=as_json)
@@ -201,6 +260,45 @@ def remove(
     parts.apps.remove(app)
     parts.audit.note(ACTOR, "app.remove", app.id, app=app.id)
     say(f"Removed {app.id}.")
+
+
+def _missing(app: "App", services: Collection[str] = ()) -> list[str]:
+    """Return the commands that add the credentials which an app lacks."""
+    from handbell.apps.credential_kinds import ADDED_BY  # noqa: PLC0415 - heavy
+
+    return [
+        filled(COMMANDS[ADDED_BY[service]], app.id, "")
+        for service in app.services or ("webpush",)
+        if service not in services
+    ]
+
+
+def _given_ids(
+    team: str | None,
+    bundle: str | None,
+    package: str | None,
+    fingerprints: list[str] | None,
+    origin: str | None,
+) -> dict[str, Any]:
+    """Return the ids that are to be changed; None removes one."""
+    texts = {"team_id": team, "bundle_id": bundle, "android_package": package, "web_origin": origin}
+    given: dict[str, Any] = {
+        name: None if text == _NONE else text for name, text in texts.items() if text is not None
+    }
+    if fingerprints:
+        given["android_fingerprints"] = () if fingerprints == [_NONE] else tuple(fingerprints)
+    return given
+
+
+def _ids(app: "App") -> list[tuple[str, str]]:
+    """Return what the push services know an app by, unless its id says it."""
+    texts = {
+        "apple": app.apple_id,
+        "android": app.android_package,
+        "signed by": ", ".join(app.android_fingerprints) or None,
+        "web origin": app.web_origin,
+    }
+    return [(label, text) for label, text in texts.items() if text not in (None, app.id)]
 
 
 def _read_key(path: Path) -> bytes:
@@ -277,6 +375,9 @@ def _describe(app: "App") -> dict[str, object]:
         "id": app.id,
         "team_id": app.team_id,
         "bundle_id": app.bundle_id,
+        "android_package": app.android_package,
+        "android_fingerprints": app.android_fingerprints,
+        "web_origin": app.web_origin,
         "name": app.name,
         "is_enabled": app.is_enabled,
         "created_at": app.created_at,

@@ -1,12 +1,14 @@
-"""``handbell key``: keys and certificates of apps for APNs."""
+"""``handbell key``: what proves to the push services that an app sends."""
 
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
+
+from handbell.errors import CredentialInUseError
 
 from .api_key import ACTOR
 from .context import apps_of, system
@@ -21,13 +23,37 @@ from .output import (
     write_table,
 )
 
-commands = typer.Typer(help="Keys and certificates of apps for APNs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from handbell.apps.app import App
+    from handbell.apps.credential_kinds import Credential
+    from handbell.apps.store import StoredCredential
+    from handbell.system import System
+
+T = TypeVar("T")
+
+commands = typer.Typer(
+    help="Keys, certificates and service accounts of apps.", no_args_is_help=True
+)
+
+
+Forced = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Lose the subscriptions that live by the former web push key; do not ask."
+    ),
+]
 
 
 @commands.command()
 def add(
     file: Annotated[
-        str, typer.Argument(help="AuthKey_XXX.p8, or a .p12 or .pem certificate; - reads a key.")
+        str,
+        typer.Argument(
+            help="AuthKey_XXX.p8, a .p12 or .pem certificate, the .json of a service account, or "
+            "a web push key; - reads a key."
+        ),
     ],
     *,
     app: AppOption = None,
@@ -35,42 +61,119 @@ def add(
         str | None, typer.Option(help="The key id, if it is not in the file name.")
     ] = None,
     environment: Annotated[
-        Literal["production", "development"] | None,
+        Literal["production", "development", "twin"] | None,
         typer.Option(help="The environment that the key is limited to."),
     ] = None,
     password: Annotated[
         str | None,
         typer.Option(envvar="HANDBELL_CERTIFICATE_PASSWORD", help="The .p12 file's password."),
     ] = None,
+    web_push: Annotated[
+        bool,
+        typer.Option("--web-push", help="The file is a private web push key (VAPID) to take over."),
+    ] = False,
+    force: Forced = False,
     as_json: Json = False,
 ) -> None:
     """Add a key to an app. It is stored encrypted, and never shown again."""
-    from handbell.apps.checkup import caveats  # noqa: PLC0415 - heavy
-    from handbell.services.apns.credential import read_auth_key, read_certificate  # noqa: PLC0415 - heavy
+    from handbell.apps.credential_reader import read_credential  # noqa: PLC0415 - heavy
 
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
     source = sys.stdin.buffer.read() if file == "-" else Path(file)
-    is_certificate = isinstance(source, Path) and source.suffix.lower() in {".p12", ".pfx", ".pem"}
-    credential = (
-        read_certificate(source, password=password)
-        if is_certificate
-        else read_auth_key(source, team_id=found.apple.team_id, key_id=key_id)
+    credential = read_credential(
+        source, found, key_id=key_id, password=password, is_web_push=web_push
     )
-    stored = parts.apps.add_credential(found, credential, environment=environment)
+    stored = _store(parts, found, credential, environment, is_forced=force)
+    _tell(parts, found, credential, stored, as_json=as_json)
+
+
+@commands.command()
+def make(
+    what: Annotated[
+        Literal["web-push"], typer.Argument(help="web-push: the key that pages subscribe with.")
+    ],
+    *,
+    app: AppOption = None,
+    environment: Annotated[
+        Literal["production", "twin"] | None,
+        typer.Option(help="The environment that the key is limited to."),
+    ] = None,
+    force: Forced = False,
+    as_json: Json = False,
+) -> None:
+    """Make a key that no vendor gives out: for browsers, an app makes its own.
+
+    It is stored encrypted. Subscriptions live by it: it is part of every backup of the database.
+    """
+    from handbell.services.webpush.credential import VapidKey  # noqa: PLC0415 - heavy
+
+    assert what == "web-push"  # noqa: S101 - the only one so far
+    parts = system()
+    found = parts.apps.find(app or parts.settings.app)
+    key = VapidKey.make()
+    stored = _store(parts, found, key, environment, is_forced=force)
+    _tell(parts, found, key, stored, as_json=as_json)
+
+
+def _store(
+    parts: "System",
+    app: "App",
+    credential: "Credential",
+    environment: str | None,
+    *,
+    is_forced: bool,
+) -> "StoredCredential":
+    """Store a credential; where subscriptions would be lost, ask who is there to be asked."""
+    store = parts.apps.add_credential
+    stored = _asked(
+        lambda force: store(app, credential, environment=environment, is_forced=force), is_forced
+    )
+    parts.audit.note(ACTOR, "credential.add", stored.key_id, app=app.id, detail=stored.kind)
+    return stored
+
+
+def _asked(act: "Callable[[bool], T]", is_forced: bool) -> "T":  # noqa: FBT001 - the option
+    try:
+        return act(is_forced)
+    except CredentialInUseError as error:
+        if not sys.stdin.isatty():
+            raise CredentialInUseError(
+                error.what, fix="Keep the key, or lose them with --force", sessions=error.sessions
+            ) from None
+        typer.confirm(f"{error.what} Go on?", abort=True)
+        return act(True)
+
+
+def _tell(
+    parts: "System",
+    app: "App",
+    credential: "Credential",
+    stored: "StoredCredential",
+    *,
+    as_json: bool,
+) -> None:
+    from handbell.apps.checkup import caveats  # noqa: PLC0415 - heavy
+    from handbell.apps.credential_kinds import title_of  # noqa: PLC0415 - heavy
+
     warnings = caveats(credential, now=parts.now())
-    parts.audit.note(ACTOR, "credential.add", stored.key_id, app=found.id, detail=stored.kind)
+    public = getattr(credential, "public_key", None)
     if as_json:
-        write_json({**asdict(stored), "warnings": warnings})
-    else:
-        say(f"Added {stored.kind} {stored.key_id} to {found.id}, sealed.")
-        write_lines(warnings, "warning: ", "yellow")
-        say(f"Next: handbell doctor {found.id}")
+        told = {**asdict(stored), "warnings": warnings}
+        write_json(told if public is None else {**told, "public_key": public})
+        return
+    say(f"Added {title_of(stored.kind)} {stored.key_id} to {app.id}, sealed.")
+    write_lines(warnings, "warning: ", "yellow")
+    if public is not None:
+        say(f"Pages subscribe with its public half: {public}")
+    say(f"Next: handbell doctor {app.id}")
 
 
 @commands.command("list")
 def list_keys(*, app: ListedApp = None, as_json: Json = False) -> None:
     """List keys: id, kind, environment and fingerprint; never the key itself."""
+    from handbell.apps.credential_kinds import title_of  # noqa: PLC0415 - heavy
+
     parts = system()
     found = [(item.id, key) for item in apps_of(parts, app) for key in parts.apps.credentials(item)]
     if as_json:
@@ -81,8 +184,8 @@ def list_keys(*, app: ListedApp = None, as_json: Json = False) -> None:
         (
             [
                 key.key_id,
-                key.kind,
-                key.environment or "both",
+                title_of(key.kind),
+                key.environment or ("both" if key.service == "apns" else "every"),
                 key.fingerprint[:16],
                 local_time(key.created_at),
                 _expiry(key.expires_at),
@@ -96,12 +199,16 @@ def list_keys(*, app: ListedApp = None, as_json: Json = False) -> None:
 
 @commands.command()
 def remove(
-    key_id: Annotated[str, typer.Argument(help="The key id.")], *, app: AppOption = None
+    key_id: Annotated[str, typer.Argument(help="The key id.")],
+    *,
+    app: AppOption = None,
+    force: Forced = False,
 ) -> None:
     """Remove a key from an app."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
-    parts.apps.remove_credential(found, key_id)
+    store = parts.apps
+    _asked(lambda forced: store.remove_credential(found, key_id, is_forced=forced), force)
     parts.audit.note(ACTOR, "credential.remove", key_id, app=found.id)
     say(f"Removed {key_id} from {found.id}.")
 

@@ -1,12 +1,13 @@
 """Apps: `/v1/apps`."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from handbell.apps.app import App
+from handbell.apps.app import APP_IDS, App, named_by
 from handbell.delivery.policy.app_rules import HELD_BY, NO_RULE, read_rules
 from handbell.delivery.policy.circuit import CircuitStop
 from handbell.errors import AppError, AppForbiddenError, InvalidRequestError
@@ -33,8 +34,13 @@ CHECK_UPS: Final = Limit(number=10, seconds=60)
 """How often an app may be checked: each check-up talks to Apple."""
 
 _EXAMPLE: Final = "TEAM123456.com.sample.myapp"
+_FINGERPRINT: Final = ":".join(["14", "6D", "E9"] + ["00"] * 29)
 
 ContextDep = Annotated[Context, Depends(context_of)]
+AppleId = Annotated[str | None, Field(max_length=200)]
+Package = Annotated[str | None, Field(max_length=250)]
+Origin = Annotated[str | None, Field(max_length=300)]
+Fingerprints = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=20)]
 Rule = Annotated[str | None, Field(max_length=200)]
 
 
@@ -66,9 +72,20 @@ class RefusedKey(BaseModel):
 class AppOut(BaseModel):
     """An app, with the rules for its deliveries and how its devices prove whose they are."""
 
-    id: str = Field(examples=[_EXAMPLE])
-    team_id: str = Field(examples=["TEAM123456"])
-    bundle_id: str = Field(examples=["com.sample.myapp"])
+    id: str = Field(
+        description="Its permanent name: Apple's ids, an Android package, or one of your own",
+        examples=[_EXAMPLE],
+    )
+    team_id: str | None = Field(examples=["TEAM123456"])
+    bundle_id: str | None = Field(examples=["com.sample.myapp"])
+    android_package: str | None = Field(examples=["com.sample.myapp"])
+    android_fingerprints: list[str] = Field(
+        description="SHA-256 of the certificates that sign the Android app, for assetlinks.json",
+        examples=[[_FINGERPRINT]],
+    )
+    web_origin: str | None = Field(
+        description="Whose pages subscribe", examples=["https://shop.example.com"]
+    )
     name: str = Field(examples=["My App"])
     is_enabled: bool = Field(description="False holds everything")
     quiet_hours: str | None = Field(examples=["22:00-07:00"])
@@ -94,11 +111,29 @@ class AppIn(BaseModel):
     """A new app."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"id": _EXAMPLE, "name": "My App"}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"id": _EXAMPLE, "name": "My App"},
+                {"id": "my-shop", "android_package": "com.sample.shop"},
+            ]
+        },
     )
 
-    id: str = Field(description="Team id, dot, bundle id", max_length=200)
+    id: str | None = Field(
+        default=None,
+        description="Apple's team id, dot, bundle id; or an id of your own, in lower case. Without "
+        "it, it is made of the other members",
+        max_length=250,
+    )
     name: str | None = Field(default=None, max_length=200)
+    team_id: AppleId = Field(default=None, description="Apple's; with bundle_id")
+    bundle_id: AppleId = None
+    android_package: Package = Field(default=None, examples=["com.sample.myapp"])
+    android_fingerprints: Fingerprints = Field(
+        default_factory=list, description="SHA-256 of the certificates that sign the Android app"
+    )
+    web_origin: Origin = Field(default=None, examples=["https://shop.example.com"])
 
 
 class AppChange(BaseModel):
@@ -110,6 +145,11 @@ class AppChange(BaseModel):
     )
 
     name: str = Field(default="", max_length=200)
+    team_id: AppleId = Field(default=None, description="With bundle_id; once given, they stay")
+    bundle_id: AppleId = None
+    android_package: Package = None
+    android_fingerprints: Fingerprints = Field(default_factory=list)
+    web_origin: Origin = None
     is_enabled: bool = Field(default=True, description="False holds everything")
     quiet_hours: Rule = Field(default=None, description="Hold alerts: 22:00-07:00")
     cap: Rule = Field(default=None, description="At most so many alerts for a person: 5/day")
@@ -176,11 +216,15 @@ async def list_apps(
 async def add_app(
     context: ContextDep, caller: CallerDep, body: AppIn, request: Request, response: Response
 ) -> AppOut:
-    """Add an app; it can send once it has a key. Needs a key that serves every app."""
+    """Add an app; it can send once it has a credential. Needs a key that serves every app.
+
+    One app may have Apple's ids, an Android package and a web origin: a person is reached on all
+    devices by one send.
+    """
 
     def write() -> AppOut:
-        named = App.read_id(body.id)
-        added = context.system.apps.add(named.team_id, named.bundle_id, name=body.name)
+        said = body.model_dump(exclude={"id"})
+        added = context.system.apps.add(**{**said, **named_by(body.id, said)})
         context.system.audit.note(caller.actor, "app.add", added.id, app=added.id)
         return describe(context, added)
 
@@ -283,6 +327,9 @@ def describe(context: Context, app: App) -> AppOut:
             "id": app.id,
             "team_id": app.team_id,
             "bundle_id": app.bundle_id,
+            "android_package": app.android_package,
+            "android_fingerprints": list(app.android_fingerprints),
+            "web_origin": app.web_origin,
             "name": app.name,
             "is_enabled": app.is_enabled,
             "quiet_hours": _text(rules.quiet),
@@ -326,12 +373,16 @@ def _change(context: Context, app: App, given: dict[str, Any], actor: str) -> Ap
     system = context.system
     rules = {name: given[name] or NO_RULE for name in HELD_BY if name in given}
     identity = {name: given[name] or NO_RULE for name in _IDENTITY if name in given}
+    ids: dict[str, Any] = {name: given[name] for name in APP_IDS if name in given}
     # What can be refused comes before what is written.
     read_rules(rules)
+    replace(app, **ids)
     if "name" in given and given["name"].strip():
         system.apps.check_name(app, given["name"])
     if "name" in given and not given["name"].strip():
         raise AppError("The app's name is empty", fix="Name it, or leave the member out")
+    if ids:
+        app = system.apps.set_ids(system.apps.find(app.id), ids)
     if identity:
         system.identities.set(app, **identity)
     if "name" in given:
