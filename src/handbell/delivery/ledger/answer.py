@@ -19,7 +19,7 @@ LISTED_AT_MOST: Final = 100
 """The number of deliveries a response lists; the rest is counted."""
 
 _BENIGN: Final = frozenset({"SimulatorUnavailable", "Capped", "Scheduled", "QuietHours"})
-_OF_CONFIGURATION: Final = frozenset({400, 401, 403, 404})
+_REFUSED_STATUSES: Final = frozenset({400, 401, 403, 404})
 _SOON_OVER: Final = frozenset({"AnswerCut", "ServiceDown"})
 _TO_MEND: Final = CERTIFICATE_REASONS | {
     "CircuitOpen",
@@ -93,11 +93,16 @@ def _not_listed(notification_id: str, number: int) -> Diagnostic:
 
 def _is_warning(delivery: Delivery) -> bool:
     reason = delivery.reason or ""
+    reaction = reaction_to(reason, delivery.gateway)
     if delivery.state == "held":
-        is_refused = delivery.status in _OF_CONFIGURATION and reason not in _SOON_OVER
+        is_answer = delivery.status in _REFUSED_STATUSES and reason not in _SOON_OVER
+        is_refused = is_answer or reaction is Reaction.FIX_CONFIGURATION
         return not is_refused and reason not in _TO_MEND
-    is_gone = reaction_to(reason, delivery.gateway) is Reaction.CLOSE_SESSION
-    return is_gone or reason in _BENIGN or delivery.state in {"cancelled", "expired"}
+    return (
+        reaction is Reaction.CLOSE_SESSION
+        or reason in _BENIGN
+        or delivery.state in {"cancelled", "expired"}
+    )
 
 
 def _tell(delivery: Delivery) -> Diagnostic:

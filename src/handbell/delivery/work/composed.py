@@ -17,7 +17,7 @@ from handbell.delivery.policy.schedule import (
     due_at,
     read_send_at,
 )
-from handbell.errors import NotificationError
+from handbell.errors import AppError, NotForServiceError, NotificationError
 from handbell.gateways.composers import composer
 from handbell.gateways.gateway import Message
 from handbell.gateways.wordings import Wordings, compose_each
@@ -157,6 +157,9 @@ class Composed:
             )
         except NotificationError as error:
             return error
+        except AppError as error:
+            # The app is not known to the service.
+            return NotForServiceError(error.what, fix=error.fix)
         return _made(wordings)
 
     def carried(self) -> list[str]:
