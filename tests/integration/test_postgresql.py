@@ -2,9 +2,8 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -14,12 +13,6 @@ from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Boolean, LargeBinary, Text, func, insert, select, text
 from tests.postgresql import start_postgresql
 
-from handbell.apps.app import App
-from handbell.creation.notification import Notification
-from handbell.delivery.accept.store import Order
-from handbell.delivery.delivery import Target
-from handbell.delivery.ledger.receipts import Receipt
-from handbell.delivery.ledger.store import NAMED_AMONG
 from handbell.errors import (
     DatabaseLockedError,
     ReadOnlyError,
@@ -27,14 +20,12 @@ from handbell.errors import (
     SettingsError,
     StorageError,
 )
-from handbell.settings import Settings
 from handbell.storage.bulk import Columns, upsert_rows
 from handbell.storage.database import Database
 from handbell.storage.lists import each, rows_of
 from handbell.storage.postgresql import failure
 from handbell.storage.statements import Statement
 from handbell.storage.tables import apps, tallies
-from handbell.system import System
 
 
 @pytest.fixture
@@ -235,132 +226,3 @@ def test_each_state_has_its_error(state: str, code: str, words: str) -> None:
     error = failure("db", _Told(state))
     assert code in error.code or code == "storage"
     assert words in str(error)
-
-
-def _order(system: System, app: App, number: int) -> None:
-    content = Notification.read({"title": "Hello"})
-    order = Order(app=app, content=content, recipients={"mails": [f"user{number}@example.com"]})
-    target = Target(
-        gateway="apns",
-        address=str(number),
-        environment="production",
-        session_id=number,
-        mail=f"user{number}@example.com",
-        user_id=number,
-    )
-    system.sends.accept(order, [target])
-
-
-def _count_sessions(system: System) -> object:
-    with system.database.read() as connection:
-        return connection.scalar(text("SELECT count(*) FROM sessions WHERE locale IS NULL"))
-
-
-_NEWEST: Final = "SELECT public_id FROM notifications ORDER BY id DESC LIMIT 1"
-
-
-def _newest(system: System) -> str:
-    with system.database.read() as connection:
-        return str(connection.scalar(text(_NEWEST)))
-
-
-OPERATIONS: Final[dict[str, Callable[[System, App], object]]] = {
-    "registration": lambda system, app: system.registry.register(
-        app, "user7@example.com", "00000007"
-    ),
-    "switch of the account": lambda system, app: system.registry.register(
-        app, "new@example.com", "00000008"
-    ),
-    "recipients": lambda system, app: system.registry.recipient_sessions(
-        app, ["user9@example.com"] * 9
-    ),
-    "device tokens": lambda system, app: system.registry.holders(
-        app, ["00000007", "00000009", "00"]
-    ),
-    "page of sessions": lambda system, app: system.registry.page_of_active(app, after_id=MANY // 2),
-    "accepting": lambda system, app: _order(system, app, 11),
-    "looking for work": lambda system, _: system.queue.look(),
-    "work that is due": lambda system, _: system.queue.claim_due(5, 5, 20),
-    "shards": lambda system, _: system.queue.claim_shards(5),
-    "dead workers": lambda system, _: system.known_workers.reclaim(),
-    "why": lambda system, app: system.why(app, "user12@example.com"),
-    "deliveries of one": lambda system, _: system.ledger.deliveries_of(_newest(system)),
-    "receipts": lambda system, app: system.receipts.note(
-        [Receipt.read(event="opened", notification_id=_newest(system))], app, 7
-    ),
-    "keys that are old": lambda system, _: system.pruner.remove_keys(),
-}
-
-
-def test_nothing_of_a_send_walks_through_a_large_table(
-    postgresql: PostgresServer, tmp_path: Path
-) -> None:
-    """Counted by the server: what each operation reads of tables and indexes with many rows."""
-    with postgresql.database() as url:
-        settings = Settings.load(home=tmp_path, database_url=url)
-        app = _fill(settings)
-        asked = _rows_read(settings, app, lambda system, _: _count_sessions(system))
-        assert asked >= MANY
-        walked = {
-            name: read
-            for name, operation in OPERATIONS.items()
-            if (read := _rows_read(settings, app, operation)) > MOST_READ.get(name, FEW)
-        }
-    assert walked == {}
-
-
-def _fill(settings: Settings) -> App:
-    system = System(settings)
-    with closing(system.database) as database:
-        app = system.apps.add("TEAM123456", "com.sample.large", name="Large")
-        with database.write() as connection:
-            for statement in _ROWS:
-                values = {"many": MANY, "row": app.row, "app": app.id}
-                connection.execute(text(statement), values)
-        with database.write() as connection:
-            connection.execute(text("ANALYZE"))
-    return app
-
-
-def _rows_read(settings: Settings, app: App, operation: Callable[[System, App], object]) -> int:
-    """Return how many rows an operation looked at; a connection tells that when it ends."""
-    before = _counted(settings)
-    system = System(settings)
-    with closing(system.database):
-        operation(system, app)
-    return _counted(settings) - before
-
-
-def _counted(settings: Settings) -> int:
-    with closing(Database(settings.database_url)) as database, database.read() as connection:
-        return int(connection.scalar(text(_READ)) or 0)
-
-
-MANY = 50_000
-FEW: Final = 2_500
-# It searches the texts of the newest, and of no more.
-MOST_READ: Final = {"why": 2 * NAMED_AMONG + FEW}
-_READ: Final = """
-    SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
-        + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)
-"""
-_ROWS: Final = (
-    """INSERT INTO users (id, app_id, mail, created_at)
-    SELECT n, :row, 'user' || n || '@example.com', 1 FROM generate_series(1, :many) AS n""",
-    """INSERT INTO sessions
-    (id, app_id, user_id, token, platform, environment, status, created_at, registered_at)
-    SELECT n, :row, n, lpad(n::text, 8, '0'), 'ios', 'production', 'active', 1, 1
-    FROM generate_series(1, :many) AS n""",
-    "SELECT setval(pg_get_serial_sequence('users', 'id'), :many)",
-    "SELECT setval(pg_get_serial_sequence('sessions', 'id'), :many)",
-    """INSERT INTO notifications (public_id, app, content, recipients, created_at)
-    SELECT lpad(to_hex(n), 15, '0'), :app, '{"title": "Hello"}', '{}',
-        extract(epoch FROM now()) * 1000
-    FROM generate_series(1, :many / 2) AS n""",
-    """INSERT INTO deliveries (notification_id, number, gateway, environment, state, urgency)
-    SELECT id, 1 + (id * 4 + n) % :many, 'apns', 'production', 'sent', 5
-    FROM notifications CROSS JOIN generate_series(1, 4) AS n""",
-    """INSERT INTO idempotency (app, key, fingerprint, notification_id, created_at)
-    SELECT :app, n::text, '', '', extract(epoch FROM now()) * 1000
-    FROM generate_series(1, :many) AS n""",
-)

@@ -5,9 +5,10 @@ meanwhile, a broadcast to the recipients of a notification in it, is checked aga
 """
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, or_, text
+from sqlalchemy import ColumnElement, Connection, or_, text, true
 
 from handbell.delivery.delivery import FINAL_STATES
 from handbell.errors import StorageError
@@ -25,7 +26,6 @@ from handbell.storage.partitions import (
     read_partitions,
     span_days,
 )
-from handbell.storage.tables import notifications
 
 _FINAL: Final = ", ".join(f"'{state}'" for state in sorted(FINAL_STATES))
 _IS_OPEN: Final = """
@@ -82,16 +82,22 @@ def drop_partitions(database: Database, before: int) -> int:
     return dropped
 
 
-def is_for_steps(connection: Connection, before: int) -> ColumnElement[bool] | None:
-    """Return the condition that a notification is not in a partition that will be dropped.
+def steps_among(
+    connection: Connection, before: int
+) -> Callable[[ColumnElement[int]], ColumnElement[bool]]:
+    """Return what makes the condition that a notification's row is in no partition to be dropped.
 
-    ``before`` is in UNIX milliseconds. None where there are no partitions.
+    It is to be said of each table that is searched, so that those partitions are passed over.
+    ``before`` is in UNIX milliseconds. Where there are no partitions, it always holds.
     """
-    if not is_partitioned(connection):
-        return None
-    later = [one for one in _with_time(connection) if not _is_past(one, before)]
-    row = notifications.c.id
-    return or_(row < later[0].first, row >= later[-1].end) if later else None
+    later = (
+        [one for one in _with_time(connection) if not _is_past(one, before)]
+        if is_partitioned(connection)
+        else []
+    )
+    if not later:
+        return lambda _row: true()
+    return lambda row: or_(row < later[0].first, row >= later[-1].end)
 
 
 def _drop_unless_open(database: Database, partition: Partition) -> bool:

@@ -31,7 +31,7 @@ from handbell.storage.tables import (
     tallies,
 )
 
-from .old_partitions import drop_partitions, is_for_steps, make_partitions
+from .old_partitions import drop_partitions, make_partitions, steps_among
 
 KEYS_DAYS: Final = 30
 """The minimum number of days for which a repeated call returns the first answer."""
@@ -70,12 +70,14 @@ class Pruner:
             keyed = select(idempotency.c.notification_id)
             is_old &= notifications.c.public_id.not_in(keyed)
         with self._database.write() as connection:
-            if (is_for_me := is_for_steps(connection, before)) is not None:
-                is_old &= is_for_me
+            is_among = steps_among(connection, before)
+            is_old &= is_among(notifications.c.id)
+            is_among_them = is_among(deliveries.c.notification_id)
             # Keys go first: one without its notification could be neither answered nor reused.
             removed = _remove_keys(connection, keys_before, limit)
-            removed += _remove_deliveries(connection, is_old, before, limit - removed)
-            removed += _remove_notifications(connection, is_old, limit - removed)
+            ended = is_old & is_among_them & (deliveries.c.finished_at < before)
+            removed += _remove_deliveries(connection, ended, limit - removed)
+            removed += _remove_notifications(connection, is_old, is_among_them, limit - removed)
             removed += _remove_tallies(connection, before, limit - removed)
             removed += _remove_circuits(connection, self._ago(1), limit - removed)
         return removed
@@ -146,16 +148,13 @@ def _remove_keys(connection: Connection, before: int, limit: int) -> int:
     return connection.execute(delete(idempotency).where(key.in_(old))).rowcount
 
 
-def _remove_deliveries(
-    connection: Connection, is_old: ColumnElement[bool], before: int, limit: int
-) -> int:
+def _remove_deliveries(connection: Connection, is_old: ColumnElement[bool], limit: int) -> int:
     old = (
         select(deliveries.c.notification_id, deliveries.c.number)
         .join_from(notifications, deliveries)
         .where(
             is_old,
             ~_has_shards(),
-            deliveries.c.finished_at < before,
             deliveries.c.state.in_(FINAL_STATES),
         )
         .limit(limit)
@@ -170,12 +169,15 @@ def _has_shards() -> ColumnElement[bool]:
     return exists().where(or_(shards.c.notification_id == row, shards.c.source_id == row))
 
 
-def _remove_notifications(connection: Connection, is_old: ColumnElement[bool], limit: int) -> int:
+def _remove_notifications(
+    connection: Connection, is_old: ColumnElement[bool], is_among: ColumnElement[bool], limit: int
+) -> int:
+    mine = deliveries.c.notification_id == notifications.c.id
     old = (
         select(notifications.c.id)
         .where(
             is_old,
-            ~exists().where(deliveries.c.notification_id == notifications.c.id),
+            ~exists().where(mine, is_among),
             ~_has_shards(),
         )
         .limit(limit)
