@@ -1,20 +1,20 @@
 """Build and connect all parts: the only place that knows every one of them."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from handbell._thread_pool import in_thread
 from handbell.access.api_keys import ApiKeyStore
 from handbell.access.audit import AuditTrail
 from handbell.apps.app import App
 from handbell.apps.app_services import services_of
-from handbell.apps.checkup import Finding, check_credentials
+from handbell.apps.checkup import Finding, check_credentials, check_web_push
 from handbell.apps.credential_kinds import KINDS, Credential, kind_of
 from handbell.apps.installation_key import InstallationKey
 from handbell.apps.store import AppStore, StoredCredential
@@ -34,7 +34,7 @@ from handbell.delivery.accept.preview import (
 )
 from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.delivery import GatewayName
-from handbell.delivery.doctor import check_signals, probe
+from handbell.delivery.doctor import ProbedGateway, Serving, check_signals, probe
 from handbell.delivery.engine import Engine
 from handbell.delivery.events import Hooks
 from handbell.delivery.ledger.blockers import Blocker, cautions, obstacles
@@ -68,14 +68,16 @@ from handbell.delivery.work.app_states import RULES_SECONDS
 from handbell.delivery.work.composed import Composed
 from handbell.errors import HandbellError, StorageError
 from handbell.gateway_pool import GatewayPool
+from handbell.gateways.apns.client import ApnsGateway
+from handbell.gateways.fcm.client import FcmGateway
 from handbell.gateways.gateway import Gateway
 from handbell.gateways.simulator import SimulatorGateway
 from handbell.registry.identity import IdentityStore, check_identity
 from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
-from handbell.registry.session import Environment
 from handbell.registry.store import Registry
-from handbell.services.apns.credential import AuthKey, Certificate, pack, unpack
+from handbell.services.apns.credential import Certificate, pack, unpack
+from handbell.services.table import SERVICES
 from handbell.settings import Settings
 from handbell.storage.database import Database
 from handbell.storage.server_clock import ServerClock
@@ -85,7 +87,8 @@ from handbell.storage.signals import Kind
 if TYPE_CHECKING:
     from handbell.access.operators import OperatorStore
 
-ENVIRONMENTS: Final[tuple[Environment, ...]] = get_args(Environment)
+_PROBED: Final = ("apns", "fcm")
+"""The services that can be asked whether they take a credential, without anybody's address."""
 _LEAST_SECONDS: Final = 0.1
 _ANSWER_MARGIN_SECONDS: Final = 5.0
 
@@ -575,27 +578,27 @@ class System:
         stored = self.apps.credentials(app)
         unusable = self.apps.unusable(app)
         findings = list(check_credentials(app, stored, now=self.now(), unusable=unusable))
+        findings += check_web_push(
+            app,
+            stored,
+            contact=self.settings.web_push_contact,
+            hosts=self.settings.web_push_hosts,
+        )
         findings += check_identity(self.identities.of(app), can_mail=self.can_mail)
         if self.database.path is None:
             findings.append(await in_thread(check_signals, self.database.signals))
-        usable = [item for item in stored if item.key_id not in unusable and item.service == "apns"]
-        if not usable:
-            return findings
-        serving: dict[Environment, list[StoredCredential]] = {
-            name: _serving(name, usable) for name in ENVIRONMENTS
-        }
-        return findings + await probe(
-            app,
-            {environment: found for environment, found in serving.items() if found},
-            lambda environment, key_id: self.gateways.apns(
-                self._apns_credential(app, key_id), environment
-            ),
-        )
+        serving = [
+            Serving(name, environment, found)
+            for name in _PROBED
+            for environment in SERVICES[name].environments
+            if (found := _serving(name, environment, stored, unusable))
+        ]
+        return findings + await probe(app, serving, partial(self._probed, app))
 
-    def _apns_credential(self, app: App, key_id: str) -> AuthKey | Certificate:
-        found = self.apps.credential(app, key_id)
-        assert isinstance(found, AuthKey | Certificate)  # noqa: S101 - stored as one of APNs
-        return found
+    def _probed(self, app: App, environment: str, key_id: str) -> ProbedGateway:
+        gateway = self.gateways.gateway(self.apps.credential(app, key_id), environment)
+        assert isinstance(gateway, ApnsGateway | FcmGateway)  # noqa: S101 - of _PROBED
+        return gateway
 
     @property
     def connections(self) -> int:
@@ -652,9 +655,14 @@ class System:
             self.database.close()
 
 
-def _serving(environment: str, stored: list[StoredCredential]) -> list[StoredCredential]:
+def _serving(
+    service: str, environment: str, stored: list[StoredCredential], unusable: Container[str]
+) -> list[StoredCredential]:
     return [
         item
         for item in stored
-        if item.environment == environment or (item.environment is None and environment != "twin")
+        if item.service == service
+        and item.key_id not in unusable
+        and (item.environment or environment) == environment
+        and (item.environment is not None or environment != "twin")
     ]

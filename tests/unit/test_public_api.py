@@ -38,7 +38,7 @@ from handbell.gateways.apns.compose import LIVE_ACTIVITY_EVENTS
 from handbell.registry.listing import STATUSES
 from handbell.registry.session import PLATFORMS
 from handbell.services.apns.protocol import INTERRUPTION_LEVELS, PUSH_TYPES
-from handbell.system import ENVIRONMENTS
+from handbell.services.table import SERVICES
 
 MAIL = "test@4d.com"
 LIST = Path(__file__).parents[1] / "public_api.txt"
@@ -290,7 +290,7 @@ def test_a_diagnostic_is_a_text() -> None:
         (LiveActivityEvent, LIVE_ACTIVITY_EVENTS),
         (handbell.Urgency, URGENCIES),
         (handbell.DeliveryState, STATES),
-        (handbell.Environment, ENVIRONMENTS),
+        (handbell.Environment, {one for its in SERVICES.values() for one in its.environments}),
         (handbell.Platform, PLATFORMS),
         (handbell.SessionStatus, STATUSES),
     ],

@@ -25,10 +25,10 @@ def doctor(
     *,
     as_json: Json = False,
 ) -> None:
-    """Check key, ids, clock and the connection to Apple; each finding has a fix.
+    """Check credentials, ids, clock and the connection to push services; each finding has a fix.
 
-    Sends one push with a nonexistent token to each environment. The exit code is 1 when
-    something is wrong, or a host cannot be reached.
+    Apple gets one push with a nonexistent token for each environment, and FCM one that it only
+    validates. The exit code is 1 when something is wrong, or a host cannot be reached.
     """
     findings = asyncio.run(_check(app))
     if as_json:

@@ -1,20 +1,21 @@
 """Pre-flight checks before the first real send; every finding is one sentence and a fix."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from handbell._text import sentence
 from handbell.apps.app import App
 from handbell.apps.checkup import Finding
+from handbell.apps.credential_kinds import KINDS
 from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
 from handbell.delivery.policy.decision import meaning
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence
-from handbell.gateways.apns.client import ApnsGateway
-from handbell.gateways.apns.compose import compose
+from handbell.gateways.composers import composer
+from handbell.gateways.gateway import Message
 from handbell.gateways.http2_tls import authority
 from handbell.gateways.outcomes import (
     Accepted,
@@ -24,9 +25,9 @@ from handbell.gateways.outcomes import (
     Refused,
     RetryLater,
 )
-from handbell.registry.session import Environment
 from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
-from handbell.services.apns.reasons import TOKEN_REASONS
+from handbell.services.fcm.protocol import URL as FCM_URL
+from handbell.services.table import SERVICES
 from handbell.storage.signals import Signals
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
@@ -34,49 +35,69 @@ CLOCK_LIMIT_SECONDS: Final = 1500
 """A provider token is up to 35 minutes old here and must not be over an hour old at Apple's."""
 
 _APPLES: Final = frozenset(map(authority, (PRODUCTION_URL, DEVELOPMENT_URL)))
+_VENDORS: Final = {**dict.fromkeys(_APPLES, "Apple"), authority(FCM_URL): "Google"}
+_PROVEN: Final = {"apns": "the team and the bundle id", "fcm": "and the project"}
 
 
-FindProbed = Callable[[str, str], ApnsGateway]
+class ProbedGateway(Protocol):
+    """A gateway that can ask its service whether it accepts a credential."""
+
+    clock_skew: float | None
+
+    def host(self, environment: str) -> str:
+        """Return the service's host, with its port when that is not 443."""
+
+    async def probe(self, environment: str, message: Message) -> Outcome:
+        """Return the service's answer to a token that no device has; nobody is notified."""
+
+
+class Serving(NamedTuple):
+    """The credentials of one push service that serve an environment."""
+
+    service: str
+    environment: str
+    credentials: Sequence[StoredCredential]
+
+    @property
+    def check(self) -> str:
+        """Return what a finding about it is called."""
+        return self.environment if self.service == "apns" else f"{self.service} {self.environment}"
+
+
+FindProbed = Callable[[str, str], ProbedGateway]
 """Gives the gateway to an environment with the credential of a key id."""
 
 
-async def probe(
-    app: App, serving: Mapping[Environment, Sequence[StoredCredential]], find_gateway: FindProbed
-) -> list[Finding]:
+async def probe(app: App, serving: Sequence[Serving], find_gateway: FindProbed) -> list[Finding]:
     """Send one push with an impossible token to each environment, with each of its credentials.
 
     Returns findings; with several credentials each names its own. No device has the token, so
     nothing is displayed. Identical findings of several hosts are merged.
     """
-    found = await asyncio.gather(
-        *(
-            _probe_all(app, environment, stored, find_gateway)
-            for environment, stored in serving.items()
-        )
-    )
+    found = await asyncio.gather(*(_probe_all(app, one, find_gateway) for one in serving))
     return list(dict.fromkeys(finding for findings in found for finding in findings))
 
 
-async def _probe_all(
-    app: App,
-    environment: Environment,
-    serving: Sequence[StoredCredential],
-    find_gateway: FindProbed,
-) -> list[Finding]:
-    if len(serving) == 1:
-        return await _probe_one(app, environment, serving[0].key_id, find_gateway)
+async def _probe_all(app: App, serving: Serving, find_gateway: FindProbed) -> list[Finding]:
+    credentials = serving.credentials
+    if len(credentials) == 1 and serving.service == "apns":
+        return await _probe_one(app, serving, credentials[0].key_id, find_gateway)
     found = await asyncio.gather(
         *(
             _probe_one(
-                app, environment, item.key_id, find_gateway, f"the {item.kind} {item.key_id}"
+                app,
+                serving,
+                item.key_id,
+                find_gateway,
+                f"the {KINDS[item.kind].title} {item.key_id}",
             )
-            for item in serving
+            for item in credentials
         )
     )
     works = any(item.verdict == "right" for each in found for item in each if item.check != "clock")
     return [
-        _mended(finding, app, stored) if works and finding.check == environment else finding
-        for stored, findings in zip(serving, found, strict=True)
+        _mended(finding, app, stored) if works and finding.check == serving.check else finding
+        for stored, findings in zip(credentials, found, strict=True)
         for finding in findings
     ]
 
@@ -99,70 +120,84 @@ def _mended(finding: Finding, app: App, stored: StoredCredential) -> Finding:
 
 
 async def _probe_one(
-    app: App, environment: Environment, key_id: str, find_gateway: FindProbed, name: str = ""
+    app: App, serving: Serving, key_id: str, find_gateway: FindProbed, name: str = ""
 ) -> list[Finding]:
-    message = compose(Notification(title="Handbell's check-up", ttl=0), app=app, now=0)
+    environment, check = serving.environment, serving.check
+    content = Notification(title="Handbell's check-up", ttl=0)
     try:
+        message = composer(serving.service).compose(content, app=app, now=0)
         gateway = find_gateway(environment, key_id)
         outcome = await gateway.probe(environment, message)
     except HandbellError as error:
-        return [Finding(check=environment, verdict="wrong", sentence=error.what, fix=error.fix)]
+        return [Finding(check=check, verdict="wrong", sentence=error.what, fix=error.fix)]
     host = gateway.host(environment)
-    findings = [judge_probe(environment, outcome, name, host=host)]
+    findings = [judge_probe(environment, outcome, name, host=host, service=serving.service)]
     if gateway.clock_skew is not None:
         clock = judge_clock(gateway.clock_skew, host=host)
         # A clock compared with a local machine, or with itself, proves nothing.
-        if clock.verdict != "right" or host in _APPLES:
+        if clock.verdict != "right" or host in _VENDORS:
             findings.append(clock)
     return findings
 
 
-def _name(environment: Environment, host: str) -> str:
+def _name(environment: str, host: str, service: str) -> str:
     if environment == "twin":
-        return "the twin"
+        return "the twin" if service == "apns" else f"the twin's {SERVICES[service].title}"
+    if service != "apns":
+        return SERVICES[service].title if host in _VENDORS else f"{host} as FCM's host"
     if host in _APPLES:
         return f"Apple's {environment} host"
     return f"{host} as {environment} host"
 
 
 def judge_probe(
-    environment: Environment, outcome: Outcome, name: str = "", *, host: str
+    environment: str, outcome: Outcome, name: str = "", *, host: str, service: str = "apns"
 ) -> Finding:
     """Return what the answer to an impossible token means for the app's configuration.
 
     ``name`` names the credential if there are several; ``host`` answered, and is named if it is
-    not Apple's.
+    not the vendor's.
     """
-    host, key = _name(environment, host), name or "the key"
+    check = Serving(service, environment, ()).check
+    host, key = _name(environment, host, service), name or "the key"
+    proven = f", {_PROVEN[service]}" if service == "apns" else f" {_PROVEN[service]}"
     match outcome:
-        case Refused() if outcome.reason in TOKEN_REASONS:
+        case Refused() if outcome.reason in SERVICES[service].token_reasons:
             return Finding(
-                check=environment,
+                check=check,
                 verdict="right",
-                sentence=f"{_capital(host)} accepts {key}, the team and the bundle id.",
+                sentence=f"{_capital(host)} accepts {key}{proven}.",
+            )
+        case DeviceGone() if service != "apns":
+            return Finding(
+                check=check,
+                verdict="right",
+                sentence=f"{_capital(host)} accepts {key}{proven}.",
             )
         case Refused() if outcome.reason.startswith("BadEnvironmentKey"):
             return Finding(
-                check=environment,
+                check=check,
                 verdict="doubtful",
                 sentence=f"{_capital(key)} is not meant for {host}.",
                 fix="That is right if the app has a key for each environment; else make one that "
                 "serves this one.",
             )
         case Accepted() | DeviceGone():
+            vendor = SERVICES[service].vendor
             return Finding(
-                check=environment,
+                check=check,
                 verdict="doubtful",
-                sentence=f"{_capital(host)} answered, but not as Apple does to a token of zeros.",
+                sentence=f"{_capital(host)} answered, but not as {vendor} does to a token of "
+                f"{'zeros' if service == 'apns' else 'nobody'}.",
                 fix="Check which address the environment points to.",
             )
         case _:
-            return _judge_failure(environment, host, outcome, name)
+            return _judge_failure(check, host, outcome, name, service)
 
 
-def _judge_failure(environment: Environment, host: str, outcome: Outcome, name: str) -> Finding:
+def _judge_failure(check: str, host: str, outcome: Outcome, name: str, service: str) -> Finding:
     reason = getattr(outcome, "reason", "")
-    words, fix = meaning(reason, getattr(outcome, "detail", ""))
+    words, fix = meaning(reason, getattr(outcome, "detail", ""), service)
     is_refused = isinstance(outcome, Refused)
     texts = "refused the check-up" if is_refused else "could not be asked"
     texts += f" with {name}" if name else ""
@@ -170,7 +205,7 @@ def _judge_failure(environment: Environment, host: str, outcome: Outcome, name: 
     is_busy = isinstance(outcome, RetryLater) and outcome.status > 0
     is_cut = isinstance(outcome, LostVerdict) and outcome.reason == "AnswerCut"
     return Finding(
-        check=environment,
+        check=check,
         verdict="doubtful" if is_busy or is_cut else "wrong",
         sentence=sentence(f"{_capital(host)} {texts}: {reason}, {words}"),
         fix=as_sentence(_beside_the_check_up(fix)),
@@ -204,14 +239,14 @@ def judge_clock(skew: float, *, host: str) -> Finding:
     """Return what the offset between this clock and that of ``host`` means; in seconds."""
     seconds = abs(round(skew))
     way = "ahead of" if skew > 0 else "behind"
-    whose = "Apple" if host in _APPLES else host
+    whose = _VENDORS.get(host, host)
     if seconds <= CLOCK_TOLERANCE_SECONDS:
         return Finding(check="clock", verdict="right", sentence="This machine's clock is right.")
     return Finding(
         check="clock",
         verdict="wrong" if seconds > CLOCK_LIMIT_SECONDS else "doubtful",
         sentence=f"This machine's clock is {seconds} seconds {way} that of {whose}.",
-        fix="Set it by NTP: Apple refuses provider tokens that seem older than an hour.",
+        fix="Set it by NTP: push services refuse tokens that seem older than an hour.",
     )
 
 
