@@ -1,7 +1,7 @@
 # Everything lands in .venv; nothing outside this folder is changed except, for the browser tests,
-# Debian's chromium where it is missing and can be installed; and, for the bench, Debian's nginx and
-# h2load likewise, and the caches of Go and npm. What test-clients fetches lands in .cache, Debian's
-# Swift in a folder of its own there.
+# Debian's chromium and firefox-esr where they are missing and can be installed; and, for the bench,
+# Debian's nginx and h2load likewise, and the caches of Go and npm. What test-clients fetches lands
+# in .cache, Debian's Swift in a folder of its own there.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DIST   ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-clients test-cluster test-swift demo dist bench chaos docs pictures lock clean browser
+.PHONY: help setup check test test-clients test-cluster test-swift demo dist bench chaos docs pictures lock clean browser firefox
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,7 @@ test: setup browser ## every test that needs no toolchain but Python's
 	$(BIN)/python -m pytest --dist worksteal -m "not clients and not cluster" \
 	  --numprocesses $$((2 * $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)))
 
-test-clients: setup test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Kotlin, Node, curl, Swift)
+test-clients: setup firefox test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Kotlin, Node, curl, Swift, Firefox)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
 
 test-cluster: setup ## several servers and workers on one PostgreSQL, and what can go wrong there
@@ -64,6 +64,14 @@ browser:
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null; \
 	  else false; fi; } || command -v chromium >/dev/null 2>&1 \
 	  || echo "chromium could not be installed: the browser tests will be skipped"
+
+firefox:
+	@command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || { \
+	  echo "firefox is missing; trying to install Debian's package for the tests of Web Push"; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends firefox-esr >/dev/null; \
+	  else false; fi; } \
+	  || echo "firefox could not be installed: its tests will be skipped"
 
 pictures: setup ## make docs/pictures anew: what the pages look like (needs chromium)
 	$(BIN)/python docs/make_pictures.py

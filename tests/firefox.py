@@ -40,11 +40,18 @@ _PREFERENCES: Final[Mapping[str, Any]] = {
     "network.connectivity-service.enabled": False,
     "toolkit.telemetry.enabled": False,
 }
-_ALERTS: Final = 'const alerts = [...Services.wm.getEnumerator("alert:alert")];'
-_TITLES: Final = 'return alerts.map((one) => one.document.getElementById("alertTitleLabel").value);'
+_TABS: Final = """
+return [...Services.wm.getEnumerator("navigator:browser")]
+  .flatMap((one) => one.gBrowser.tabs).map((tab) => tab.linkedBrowser.currentURI.spec);
+"""
+# A window is there before its content.
+_ALERTS: Final = """
+const title = (one) => one.document.getElementById("alertTitleLabel")?.value;
+const alerts = [...Services.wm.getEnumerator("alert:alert")].filter(title);
+"""
+_TITLES: Final = "return alerts.map(title);"
 _CLICK: Final = """
-const found = alerts.find((one) =>
-  one.document.getElementById("alertTitleLabel").value === arguments[0]);
+const found = alerts.find((one) => title(one) === arguments[0]);
 found?.document.getElementById("alertBox").click();
 return Boolean(found);
 """
@@ -108,6 +115,12 @@ class Firefox:
         found = self._tell("WebDriver:FindElement", using="css selector", value=selector)
         (reference,) = found["value"].values()
         self._tell("WebDriver:ElementClick", id=reference)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Return the addresses of all tabs."""
+        found: list[str] = self._script("chrome", _TABS)
+        return found
 
     @property
     def notifications(self) -> list[str]:

@@ -21,8 +21,6 @@ export interface Options {
   worker?: string;
   /** The worker's scope, where it is not the folder that it lies in. */
   scope?: string;
-  /** `twin` for a browser that was led to a twin's push service. */
-  environment?: "twin";
 }
 
 /**

@@ -15,9 +15,9 @@ export class Handbell {
   /** Counts sign-ins and sign-outs: who began under another number has been overtaken. */
   #turn = 0;
 
-  constructor({ server, app, environment, worker = "/handbell-worker.js", scope }) {
+  constructor({ server, app, worker = "/handbell-worker.js", scope }) {
     const address = new URL(server, document.baseURI);
-    this.#settings = { server: address.href.replace(/\/+$/, ""), app, environment };
+    this.#settings = { server: address.href.replace(/\/+$/, ""), app };
     this.#worker = worker;
     this.#scope = scope;
   }
@@ -118,11 +118,12 @@ export class Handbell {
   }
 
   async #subscription() {
-    const { public_key: key } = await shared.request(this.#settings, "GET", "web-push");
+    const told = await shared.request(this.#settings, "GET", "web-push");
+    this.#settings = { ...this.#settings, environment: told.environment };
     await navigator.serviceWorker.register(this.#worker, this.#scope ? { scope: this.#scope } : {});
     const registration = await navigator.serviceWorker.ready;
-    await shared.update(() => ({ settings: this.#settings, key }));
-    return shared.subscribe(registration, key);
+    await shared.update(() => ({ settings: this.#settings, key: told.public_key }));
+    return shared.subscribe(registration, told.public_key);
   }
 
   #demandSupport() {

@@ -218,6 +218,13 @@ class Twin(TwinState):
         """Return what a stock Firefox connects to (``dom.push.serverURL``)."""
         return self.address.webpush_socket_url
 
+    def forget_browsers(self) -> None:
+        """Forget the stock browsers that are connected, as a service does that lost its data.
+
+        Their subscriptions are gone, and pages get ``pushsubscriptionchange``.
+        """
+        self._started().sockets.forget_all()
+
     @property
     def browsers_connected(self) -> int:
         """Return the number of stock browsers that are connected."""

@@ -48,20 +48,27 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
-    """Serve a page with a service worker, and return its address."""
-    folder.mkdir()
-    (folder / "index.html").write_text("<title>Shop</title>", encoding="utf-8")
-    (folder / "worker.js").write_text(WORKER, encoding="utf-8")
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a folder, and return its origin."""
     handler = functools.partial(_Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/"
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """Serve a page with a service worker, and return its address."""
+    folder.mkdir()
+    (folder / "index.html").write_text("<title>Shop</title>", encoding="utf-8")
+    (folder / "worker.js").write_text(WORKER, encoding="utf-8")
+    with serving(folder) as address:
+        yield f"{address}/"
 
 
 def send(twin: RunningTwin, subscription: Any, title: str, **headers: Any) -> int:

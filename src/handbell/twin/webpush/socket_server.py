@@ -78,6 +78,11 @@ class BrowserSockets:
         if connection is not None:
             self._run(connection.close())
 
+    def forget_all(self) -> None:
+        """Forget every connected browser; each subscribes anew."""
+        for browser in list(self._connections):
+            self.close(browser)
+
     def _run(self, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
