@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from handbell.twin.phone import Phone
 from handbell.twin.webpush.encryption import BrowserKeys, DecryptionError, decode, encode
-from handbell.twin.webpush.phone import arrive, deliver_stored
+from handbell.twin.webpush.phone import arrive, messages_of, open_message, show
 from handbell.twin.webpush.refusal import RefusalError
-from handbell.twin.webpush.rules import RuleState, judge
+from handbell.twin.webpush.rules import MAX_WAITING, RuleState, judge
 from handbell.twin.webpush.subscriptions import ENDPOINT_PATH, PushMessage, SubscriptionStore
 from handbell.twin.wire.exchange import Request
 
@@ -297,7 +297,8 @@ KEYS: Final = BrowserKeys.make()
 
 def received(phone: Phone, plain: bytes, **said: Any) -> Any:
     """Return what a browser makes of a text."""
-    return arrive(phone, replace(message("m1", **said), body=encrypted(KEYS, plain)), KEYS, NOW)
+    made = replace(message("m1", **said), body=encrypted(KEYS, plain))
+    return arrive(phone, made, open_message(made, KEYS), NOW)
 
 
 def test_a_declarative_message_is_shown() -> None:
@@ -344,7 +345,7 @@ def test_what_has_no_title_is_not_shown(plain: bytes) -> None:
 
 def test_a_message_for_other_keys_is_said_to_be_one() -> None:
     """The inspector says why nothing appears."""
-    arrival = arrive(browser(), message("m1"), KEYS, NOW)
+    arrival = arrive(browser(), message("m1"), open_message(message("m1"), KEYS), NOW)
     assert arrival.what == "silent"
     assert "cannot decrypt" in arrival.why
 
@@ -355,11 +356,24 @@ def test_a_closed_browser_gets_its_messages_later() -> None:
     assert received(phone, shown(), ttl=0).what == "discarded"
     for tag, topic, ttl in (("a", "x", 60), ("b", "x", 60), ("c", None, 5), ("d", None, 60)):
         phone = received(phone, shown(tag=tag), topic=topic, ttl=ttl).phone
-    waiting = [item for item in phone.stored if isinstance(item, PushMessage)]
-    phone = replace(phone, is_on=True, stored=())
-    for item in waiting:
-        phone = deliver_stored(phone, item, KEYS, NOW + 10).phone
-    assert [card.id for card in phone.cards] == ["d", "b"]
+    assert [item.topic for item in messages_of(phone)] == ["x", None, None]
+    phone = replace(phone, is_on=True)
+    for item in messages_of(phone):
+        phone = show(phone, open_message(item, KEYS), item.id, NOW).phone
+    assert [card.id for card in phone.cards] == ["d", "c", "b"]
+
+
+def test_a_subscription_holds_so_many_messages_and_no_more() -> None:
+    """One more is 429; what has expired does not count."""
+    scene = Scene()
+    found = scene.store.find(scene.endpoint)
+    assert found is not None
+    full = replace(found, waiting=tuple(message(str(one)) for one in range(MAX_WAITING)))
+    request = scene.request(authorization=vapid(exp=NOW + 3600))
+    with pytest.raises(RefusalError) as refused:
+        judge(request, RuleState(now=NOW, origin=ORIGIN, find=lambda _: full))
+    assert refused.value.status == 429
+    assert judge(request, RuleState(now=NOW + 60, origin=ORIGIN, find=lambda _: full)).ttl == 60
 
 
 def test_base64url_is_read_with_and_without_padding() -> None:

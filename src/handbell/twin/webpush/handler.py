@@ -8,15 +8,15 @@ from typing import Any, Final, Protocol
 
 from handbell.errors import TwinError
 from handbell.twin.faults import ANSWERING, Fault, FaultPlan
-from handbell.twin.phone import Phone, StoredPush
+from handbell.twin.phone import Arrival, Phone, StoredPush
 from handbell.twin.reception import Reception
 from handbell.twin.wire.exchange import Request, TwinExchange, TwinResponse
 
 from .encryption import BrowserKeys
-from .phone import arrive, deliver_stored, notification_of, show
+from .phone import arrive, messages_of, open_message, read_message, show
 from .refusal import RefusalError, refuse
 from .rules import MESSAGE_PATH, RuleState, audience, judge
-from .subscriptions import ENDPOINT_PATH, PushMessage, SubscriptionStore
+from .subscriptions import ENDPOINT_PATH, PushMessage, Subscription, SubscriptionStore
 
 SIDE: Final = "webpush"
 REAL_BROWSER: Final = "browser"
@@ -80,8 +80,10 @@ class EndpointHandler:
 
     def note_shown(self, phone: Phone, plain: bytes) -> None:
         """Add a card for what a real browser has shown."""
-        arrival, push_id = show(phone, plain, uuid.uuid4().hex, self.now())
-        self._reception.deliver(phone, push_id, arrival)
+        opened = read_message(plain)
+        message_id = uuid.uuid4().hex
+        arrival = show(phone, opened, message_id, self.now())
+        self._reception.deliver(phone, opened.notification_id or message_id, arrival)
 
     def answer(self, request: Request) -> TwinExchange:
         """Return the answer to a request."""
@@ -92,7 +94,7 @@ class EndpointHandler:
             return self._strike(request, fault)
         now = self.now()
         try:
-            message = judge(request, RuleState(now=now, origin=self.origin(), find=self.store.find))
+            message = judge(request, RuleState(now=now, origin=self.origin(), find=self._find))
         except RefusalError as refusal:
             return self._refuse(request, refusal, fault)
         return self._accept(request, message, fault)
@@ -100,25 +102,39 @@ class EndpointHandler:
     def deliver_stored(self, phone: Phone, push: StoredPush) -> None:
         """Deliver a message that was stored for a virtual browser while it was closed."""
         keys = self._keys.get(phone.token)
-        if isinstance(push, PushMessage) and keys is not None:
-            arrival = deliver_stored(phone, push, keys, self.now())
-            self._reception.deliver(phone, notification_of(push, keys) or push.id, arrival)
+        if not isinstance(push, PushMessage) or keys is None:
+            return
+        opened, now = open_message(push, keys), self.now()
+        if push.is_expired(now):
+            arrival = Arrival(phone, "discarded", "It expired while the browser was closed.")
+        else:
+            arrival = show(phone, opened, push.id, now)
+        self._reception.deliver(phone, opened.notification_id or push.id, arrival)
+
+    def _find(self, endpoint: str) -> Subscription | None:
+        """Return a subscription; what waits for a virtual browser is kept by its phone."""
+        found = self.store.find(endpoint)
+        if found is None or endpoint not in self._keys:
+            return found
+        phone = self._reception.devices.phones.get(found.browser)
+        return replace(found, waiting=() if phone is None else messages_of(phone))
 
     def _accept(self, request: Request, message: PushMessage, fault: Fault | None) -> TwinExchange:
         keys = self._keys.get(message.endpoint)
-        push_id = (notification_of(message, keys) if keys else None) or message.id
+        opened = None if keys is None else open_message(message, keys)
+        push_id = (opened.notification_id if opened else None) or message.id
         self._reception.accept(message.endpoint, push_id)
         record: dict[str, Any] = {
             "status": None if fault and fault.delivers else _CREATED,
             "push_id": push_id,
             "fault": fault.kind if fault else None,
         }
-        if keys is None:
+        if opened is None:
             what, verdict = self._hand_over(message)
             self._record(request, what=what, verdict=verdict, **record)
         else:
             phone = self._reception.devices.of_token(message.endpoint)
-            arrival = arrive(phone, message, keys, self.now())
+            arrival = arrive(phone, message, opened, self.now())
             self._record(request, what=arrival.what, verdict=arrival.why, **record)
             self._reception.deliver(phone, push_id, arrival)
         return TwinExchange(self._created(request, message), fault)

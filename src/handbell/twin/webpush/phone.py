@@ -17,61 +17,69 @@ from .encryption import BrowserKeys, DecryptionError
 from .subscriptions import PushMessage, enqueue
 
 
-def arrive(phone: Phone, message: PushMessage, keys: BrowserKeys, now: float) -> Arrival:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A message as a browser has decrypted it: what it shows, or why it shows nothing."""
+
+    content: "_Content | None"
+    why: str = ""
+
+    @property
+    def notification_id(self) -> str | None:
+        """Return the id of the notification that it is of; None where it does not say."""
+        return None if self.content is None else self.content.notification_id
+
+
+def open_message(message: PushMessage, keys: BrowserKeys) -> Opened:
+    """Return what a browser makes of a message with its keys."""
+    if not message.body:
+        return Opened(None, "There is no body: the push event has no data.")
+    try:
+        return read_message(keys.decrypt(message.body))
+    except DecryptionError as error:
+        return Opened(None, f"Accepted, but the browser cannot decrypt it: {error}")
+
+
+def read_message(plain: bytes) -> Opened:
+    """Return what a decrypted message shows."""
+    content = _Content.read(plain)
+    if content is None:
+        return Opened(None, "Decrypted, but it has no notification with a title: nothing appears.")
+    return Opened(content)
+
+
+def arrive(phone: Phone, message: PushMessage, opened: Opened, now: float) -> Arrival:
     """Return the arrival of an accepted message at a virtual browser.
 
     While the browser is closed the service keeps each message as long as its TTL says.
     """
     if phone.is_on:
-        return _receive(phone, message, keys, now)
+        return show(phone, opened, message.id, now)
     if message.ttl == 0:
         return Arrival(phone, "discarded", "The browser is closed, and TTL 0 forbids to store.")
-    waiting = tuple(item for item in phone.stored if isinstance(item, PushMessage))
+    waiting = messages_of(phone)
     stored = enqueue(waiting, message, now)
     why = "The browser is closed; stored for when it is opened"
     why += ", in place of one with this topic." if len(stored) <= len(waiting) else "."
     return Arrival(replace(phone, stored=stored), "stored", why)
 
 
-def deliver_stored(phone: Phone, message: PushMessage, keys: BrowserKeys, now: float) -> Arrival:
-    """Return the arrival of a message that waited for a browser that was closed."""
-    if message.is_expired(now):
-        return Arrival(phone, "discarded", "It expired while the browser was closed.")
-    return _receive(phone, message, keys, now)
+def messages_of(phone: Phone) -> tuple[PushMessage, ...]:
+    """Return what waits for a virtual browser that is closed, the oldest first."""
+    return tuple(item for item in phone.stored if isinstance(item, PushMessage))
 
 
-def notification_of(message: PushMessage, keys: BrowserKeys) -> str | None:
-    """Return the id of the notification that a message is of; None where it does not say."""
-    try:
-        content = _Content.read(keys.decrypt(message.body))
-    except DecryptionError:
-        return None
-    return None if content is None else content.notification_id
-
-
-def _receive(phone: Phone, message: PushMessage, keys: BrowserKeys, now: float) -> Arrival:
-    if not message.body:
-        return Arrival(phone, "silent", "There is no body: the push event has no data.")
-    try:
-        plain = keys.decrypt(message.body)
-    except DecryptionError as error:
-        return Arrival(phone, "silent", f"Accepted, but the browser cannot decrypt it: {error}")
-    arrival, _ = show(phone, plain, message.id, now)
-    return arrival
-
-
-def show(phone: Phone, plain: bytes, message_id: str, now: float) -> tuple[Arrival, str]:
-    """Return the arrival of a decrypted message, and the id by which its sender knows it."""
-    content = _Content.read(plain)
+def show(phone: Phone, opened: Opened, message_id: str, now: float) -> Arrival:
+    """Return the arrival of a message at a browser that is open."""
+    content = opened.content
     if content is None:
-        why = "Decrypted, but it has no notification with a title: nothing appears."
-        return Arrival(phone, "silent", why), message_id
+        return Arrival(phone, "silent", opened.why)
     if content.badge is not None:
         phone = replace(phone, badge=content.badge or None)
     card = _card(phone, message_id, content, now)
     why = "Decrypted and shown"
     why += ", in place of the one with this tag." if card.replaced else "."
-    return Arrival(phone.with_card(card), "shown", why, card), card.push_id
+    return Arrival(phone.with_card(card), "shown", why, card)
 
 
 def _card(phone: Phone, message_id: str, content: "_Content", now: float) -> Card:

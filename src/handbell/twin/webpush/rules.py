@@ -69,7 +69,8 @@ def judge(request: Request, world: RuleState) -> PushMessage:
         body=request.body,
         received_at=world.now,
     )
-    if len(subscription.waiting) >= MAX_WAITING:
+    waiting = sum(not other.is_expired(world.now) for other in subscription.waiting)
+    if waiting >= MAX_WAITING:
         raise RefusalError(429, 201, f"The subscription has {MAX_WAITING} messages waiting.")
     return message
 
