@@ -96,7 +96,8 @@ class OutcomeWriter(Protocol):
     def record(self, batch: Batch) -> set[int]:
         """Write a batch, all or nothing, and have it survive a crash; blocks.
 
-        To write it again changes nothing but the time. Returns the sessions that stay as they are,
-        although an answer would have closed or quarantined them. Raises StorageError where nothing
-        could be written, ContradictionError where it never can be.
+        To write it again leaves every delivery, session and shard as it is, but for dates;
+        attempts, hourly counts and webhook calls may be there twice then. Returns the sessions
+        that stay as they are, although an answer would have closed or quarantined them. Raises
+        StorageError where nothing could be written, ContradictionError where it never can be.
         """
