@@ -22,7 +22,7 @@ from handbell.delivery.accept.send_store import SendStore
 from handbell.delivery.accept.store import Order
 from handbell.delivery.engine import Engine
 from handbell.delivery.queue.cap_claims import CapClaims, CapQuestion
-from handbell.delivery.queue.shards import SHARD_SESSIONS
+from handbell.delivery.queue.shards import MOST_SPANNED, spanned
 from handbell.delivery.queue.workers import LEASE_SECONDS
 from handbell.delivery.record.outcome_batch import Batch
 from handbell.delivery.work.app_states import WINDOW
@@ -143,11 +143,12 @@ def test_shards_span_gaps_in_the_ids(scene: Scene) -> None:
     tokens = [phone.token for phone in scene.add_phones_at_once(5)]
     with contextlib.closing(sqlite3.connect(scene.home / DATABASE_FILE)) as raw, raw:
         raw.execute("UPDATE sessions SET id = -id")
-        raw.execute("UPDATE sessions SET id = -id * ?", (SHARD_SESSIONS - 1,))
+        raw.execute("UPDATE sessions SET id = -id * ?", (MOST_SPANNED - 1,))
 
     async def scenario() -> None:
+        last = 5 * (MOST_SPANNED - 1)
         acceptance = await scene.accept(scene.system.engine, EVERYBODY)
-        assert _count(scene, "shards") == 4
+        assert _count(scene, "shards") == 4 * (MOST_SPANNED - 1) // spanned(1, last) + 1
         async with scene.running() as engine:
             await scene.until(engine, lambda: scene.states(acceptance) == {"sent": 5})
             assert _count(scene, "shards") == 0
@@ -165,7 +166,7 @@ def test_two_processes_share_one_broadcast(scene: Scene) -> None:
 
     async def scenario() -> None:
         acceptance = await scene.accept(scene.system.engine, EVERYBODY)
-        assert _count(scene, "shards") == 6
+        assert _count(scene, "shards") == 30
         with scene.sender() as first, scene.sender() as second:
             for each in (first, second):
                 assert each.stdout is not None

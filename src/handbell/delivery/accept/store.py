@@ -21,7 +21,7 @@ from handbell.delivery.policy.schedule import Instant, SendAt, due_at
 from handbell.delivery.policy.zones import DEFAULT_ZONE
 from handbell.delivery.queue.due import Due
 from handbell.delivery.queue.session_pages import may_have_arrived
-from handbell.delivery.queue.shards import SHARD_SESSIONS
+from handbell.delivery.queue.shards import spanned
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import IdempotencyError
 from handbell.storage.bulk import Columns, insert_new, insert_numbered, insert_rows
@@ -383,7 +383,7 @@ def _shard_rows(connection: Connection, draft: Draft, row: int, now: int) -> lis
         return []
     due = order.send_at.seconds if isinstance(order.send_at, Instant) else 0
     parts = draft.parts or [ShardPart(due, SCHEDULED if due * 1000 > now else None, None)]
-    span = SHARD_SESSIONS * min(len(parts), _MOST_SPANS)
+    span = spanned(first, last) * min(len(parts), _MOST_SPANS)
     return [
         {
             "notification_id": row,

@@ -18,8 +18,12 @@ from handbell.storage.tables import apps, deliveries, notifications, sessions, s
 
 from .session_pages import Shard, got, is_in_zones
 
-SHARD_SESSIONS: Final = 50_000
-"""The number of session ids that one shard spans, or of sessions with its time zones."""
+MOST_SPANNED: Final = 50_000
+"""The most session ids that one shard spans, or of sessions with its time zones."""
+
+LEAST_SPANNED: Final = 10_000
+PARTS: Final = 64
+"""In how many shards a broadcast is divided where they have enough sessions: workers share them."""
 
 SMALL: Final = 2000
 """Shards with no more sessions than this in total may be taken together."""
@@ -47,6 +51,11 @@ _some: Final = (
 )
 SIZE: Final = select(func.count()).select_from(_some).scalar_subquery().label("size")
 """The limit up to which a shard's sessions are counted."""
+
+
+def spanned(first: int, last: int) -> int:
+    """Return how many session ids each shard of a broadcast to these spans."""
+    return min(MOST_SPANNED, max(LEAST_SPANNED, -(-(last - first + 1) // PARTS)))
 
 
 def read_shard(row: Row[Any]) -> Shard:
