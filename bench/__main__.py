@@ -40,6 +40,7 @@ PARTS: Final = (
     "databases",
     "lookups",
     "memory",
+    "fleet",
 )
 
 Part = Callable[[], list[Table]]
@@ -135,6 +136,7 @@ def _parts(bench: Bench, asked: argparse.Namespace, tools: frozenset[str]) -> di
     if asked.only or not asked.quick:
         parts["lookups"] = lambda: [report.lookups(bench.lookups())]
         parts["memory"] = lambda: [report.memory(bench.memory())]
+        parts["fleet"] = lambda: [report.fleets(bench.fleets()), report.costs(bench.engines())]
     return parts
 
 

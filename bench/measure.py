@@ -13,9 +13,10 @@ from typing import Final
 
 from handbell.settings import Settings
 
-from . import forms, loads, seed, server, shared_database
+from . import forms, loads, scaling, seed, server, shared_database
 from .figures import Figure, figure, percentile
 from .job import Job, Result
+from .nats import NatsServer
 from .postgresql import PostgresServer, Unavailable
 from .programs import (
     AIOAPNS,
@@ -293,6 +294,52 @@ class Bench:
             told = output([sys.executable, "-m", "bench.loads", part, job.text()])
             found[part] = [loads.Step(**one) for one in json.loads(told.splitlines()[-1])]
         return found
+
+    def fleets(self) -> list[scaling.Fleet]:
+        """Return how a broadcast goes by ever more workers that are bound by waiting."""
+        found: list[scaling.Fleet] = []
+        with self._jetstream() as (postgresql, broker):
+            for workers in scaling.WORKERS:
+                self._note(f"JetStream, {workers} workers")
+                name = f"fleet{workers}"
+                job = self._rig.job("slow", workers * scaling.SESSIONS_EACH)
+                job = replace(job, home=str(self._rig.folder / "fleet"))
+                job = replace(job, in_flight=scaling.STREAMS)
+                job = scaling.prepare(postgresql, job, name)
+                found.append(scaling.measure(postgresql, broker, job, name=name, workers=workers))
+        return found
+
+    def engines(self) -> list[scaling.Fleet]:
+        """Return what one worker costs that is bound by the CPU: by rows, and by JetStream."""
+        found: list[scaling.Fleet] = []
+        with self._jetstream() as (postgresql, broker):
+            for title, its in (("PostgreSQL", None), ("PostgreSQL and JetStream", broker)):
+                self._note(f"one worker, {title}")
+                name = title.split()[-1].lower()
+                job = self._rig.job("fast", scaling.SESSIONS_AT_ONCE)
+                job = replace(job, home=str(self._rig.folder / "engine"))
+                job = replace(job, in_flight=self._in_flight)
+                job = scaling.prepare(postgresql, job, name)
+                found.append(scaling.measure(postgresql, its, job, name=name, workers=1))
+        home = self._make_home(scaling.SESSIONS_AT_ONCE)
+        program = Program("SQLite, embedded", scaling.SESSIONS_AT_ONCE, engine_over(home))
+        program = replace(program, in_flight=self._in_flight)
+        self._note("one worker, embedded")
+        return [scaling.embedded(measured(self._rig, program, "fast")), *found]
+
+    @contextmanager
+    def _jetstream(self) -> Iterator[tuple[PostgresServer, NatsServer]]:
+        folder = self._rig.folder / "nats"
+        folder.mkdir(exist_ok=True)
+        broker = NatsServer(folder)
+        with self._postgresql() as postgresql:
+            try:
+                broker.start()
+                yield postgresql, broker
+            except Unavailable as error:
+                raise RigError(str(error)) from error
+            finally:
+                broker.stop()
 
     def latency(self) -> list[Latency]:
         """Return how long one person's push takes to the sink and back, cold and warm."""

@@ -13,6 +13,7 @@ from .loads import APPS, DEVICES, ZONES, Step
 from .measure import Latency, Start
 from .programs import AIOAPNS, FIREBASE_THREADS, GO
 from .rig import SLOW_SECONDS, SLOW_STREAMS
+from .scaling import STREAMS, Fleet
 from .server import CONNECTIONS, Accepted
 from .shared_database import Lookup, Taken
 
@@ -298,6 +299,53 @@ def lookups(found: Sequence[Lookup]) -> Table:
     return Table("Look-ups on PostgreSQL, by the number of sessions", header, rows)
 
 
+def fleets(found: Sequence[Fleet]) -> Table:
+    """Return the table of a broadcast by ever more workers."""
+    first = found[0]
+    rows = [
+        (
+            f"{one.workers}",
+            f"{one.pushes:,}",
+            f"{one.rate:,.0f}",
+            ratio(one.rate, first.rate * one.workers),
+            f"{one.cpu:.1f}",
+            ratio(one.cpu, first.cpu),
+            *_shares(one),
+        )
+        for one in found
+    ]
+    header = ("workers", "pushes", "pushes/s", "of so many times one", "CPU us/push", "x one")
+    note = (
+        f"A broadcast through PostgreSQL and NATS JetStream to a sink that answers after "
+        f"{SLOW_SECONDS * 1000:.0f} ms; each worker has one connection and {STREAMS} streams on "
+        f"it, so {STREAMS / SLOW_SECONDS:,.0f} a second are what it can do. All on one machine."
+    )
+    return Table("A fleet", (*header, *_SHARES), rows, (note,))
+
+
+def costs(found: Sequence[Fleet]) -> Table:
+    """Return the table of one worker that is bound by the CPU, on each engine."""
+    first = found[0]
+    rows = [
+        (
+            one.name,
+            f"{one.rate:,.0f}",
+            ratio(one.rate, first.rate),
+            f"{one.cpu:.1f}",
+            *_shares(one),
+        )
+        for one in found
+    ]
+    header = ("", "pushes/s", "x embedded", "CPU us/push", *_SHARES)
+    return Table("One worker, a sink that answers at once", header, rows)
+
+
+def _shares(fleet: Fleet) -> tuple[str, str, str]:
+    parts = fleet.worker_cpu, fleet.database_cpu, fleet.broker_cpu
+    worker, database, broker = (f"{1e6 * part / fleet.pushes:.1f}" for part in parts)
+    return worker, database, broker
+
+
 def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks: str) -> str:
     """Return RESULTS.md."""
     lines = [f"- {name}: {value}" for name, value in facts]
@@ -322,6 +370,7 @@ _LINES_NOTE: Final = (
     "`handbell serve --no-worker` with `handbell worker` beside it: from the first line to the "
     "last outcome in the database, and the CPU of both."
 )
+_SHARES: Final = ("of the workers", "of PostgreSQL", "of NATS")
 _RATES: Final = ("", "pushes/s", "slowest", "fastest")
 _THROUGHPUT_NOTE: Final = (
     "Medians; the rounds were run in turn, each in a process of its own after a warm-up. The "

@@ -231,8 +231,8 @@ def test_what_waits_is_given_out_at_its_time(installation: Installation) -> None
     machine.finish(machine.take(), due_at=now + HOUR_MS)
     assert machine.take() == Taken([], [])
     installation.send(3)
-    machine.finish(machine.take(), due_at=now - 1)
-    (again,) = machine.take().due
+    machine.finish(machine.receive(), due_at=now - 1)
+    (again,) = machine.receive().due
     assert again.attempts == 1
 
 

@@ -24,7 +24,7 @@ from .due import Due
 from .session_pages import Shard
 from .sql_queue import MOST_SHARDS, Queue
 from .unpublished import Unpublished
-from .work_messages import Key, WorkMessage
+from .work_messages import Key, Kind, WorkMessage
 from .work_queue import Settled, Taken, Wanted
 from .workers import Workers
 
@@ -36,6 +36,9 @@ WATCH_SECONDS: Final = 0.5
 
 ASIDE_SECONDS: Final = 0.2
 """How long work that a worker must not take now is left to others before it comes again."""
+
+EMPTY_SECONDS: Final = 0.25
+"""How long a consumer that had nothing is not asked again, unless there is news."""
 
 SOON_SECONDS: Final = 60.0
 """Up to this far ahead a message waits with the broker; later work waits in the rows alone."""
@@ -91,7 +94,9 @@ class NatsWorkQueue:
         self._left: dict[int, deque[_Lot]] = {level: deque() for level in LEVELS}
         self._of: dict[Key, _Lot] = {}
         self._shards: dict[int, _Lot] = {}
+        self._empty_until: dict[tuple[Kind, int], float] = {}
         self._watching: asyncio.Task[None] | None = None
+        broker.on_work(self._empty_until.clear)
 
     def on_work(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` when work has been put, on whichever machine."""
@@ -199,7 +204,7 @@ class NatsWorkQueue:
         room = wanted.limit - sum(len(lot.left) for lot in mine)
         while room > 0:
             asked = min(room, _MOST_PULLED)
-            found = await self._broker.pull("due", level, asked)
+            found = await self._pull("due", level, asked)
             for message in found:
                 lot = await self._hold(message, wanted)
                 if lot is not None:
@@ -208,6 +213,16 @@ class NatsWorkQueue:
                     room -= len(lot.left)
             if len(found) < asked:
                 return
+
+    async def _pull(self, kind: Kind, level: int, most: int) -> "list[Msg]":
+        """Take messages; one that was found empty just now is not asked again."""
+        now = asyncio.get_running_loop().time()
+        if now < self._empty_until.get((kind, level), 0.0):
+            return []
+        found = await self._broker.pull(kind, level, most)
+        if len(found) < most:
+            self._empty_until[kind, level] = now + EMPTY_SECONDS
+        return found
 
     async def _claim(self, worker: int, level: int, wanted: Wanted) -> list[Due]:
         """Take the rows of the messages at hand, up to the limit, that are free."""
@@ -251,7 +266,7 @@ class NatsWorkQueue:
         for level in LEVELS:
             if level <= wanted.least:
                 break
-            found = await self._broker.pull("shards", level, MOST_SHARDS)
+            found = await self._pull("shards", level, MOST_SHARDS)
             lots = [lot for message in found if (lot := await self._hold(message, wanted))]
             if lots and (taken := await self._claim_shards(worker, lots, wanted)):
                 return taken
@@ -305,6 +320,7 @@ class NatsWorkQueue:
         wait = None if lot.again_at is None else lot.again_at / 1000 - self._now()
         if wait is not None and wait <= SOON_SECONDS:
             await self._broker.give_back(lot.message, max(0.0, wait))
+            self._empty_until.clear()
         else:
             await self._broker.acknowledge(lot.message)
 
@@ -333,6 +349,7 @@ class NatsWorkQueue:
         if not messages:
             return
         await asyncio.gather(*map(self._broker.publish, messages))
+        self._empty_until.clear()
         await self._broker.announce()
 
     async def _watch(self) -> None:
