@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Final
 
 _SHORT: Final = 12
+_END: Final = 6
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
@@ -59,7 +60,13 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def short_token(token: str) -> str:
-    """Return a device token as a reader can compare it: twelve digits and an ellipsis."""
+    """Return a device token as a reader can compare it: twelve digits and an ellipsis.
+
+    Of an endpoint it is the host, and the end of the rest.
+    """
+    if token.startswith("https://"):
+        host, _, rest = token.removeprefix("https://").partition("/")
+        return f"{host}/…{rest[-_END:]}" if len(rest) > _SHORT + 1 else f"{host}/{rest}"
     return token if len(token) <= _SHORT + 1 else token[:_SHORT] + "…"
 
 

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 NotificationLike = Notification | Mapping[str, Any]
-RecipientsLike = Recipients | str | Sequence[str] | Mapping[str, Any]
+RecipientsLike = Recipients | str | Sequence[str | Mapping[str, Any]] | Mapping[str, Any]
 TargetLike = str | Mapping[str, Any] | Record | tuple[str, Any]
 SendAtLike = str | float | datetime | None
 

@@ -47,7 +47,13 @@ _PUBLISHED = {
 ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "services": set(),
-    "creation": {"services.address", "services.fcm.protocol"},
+    "creation": {
+        "services.address",
+        "services.fcm.protocol",
+        "services.table",
+        "services.webpush.address",
+        "services.webpush.hosts",
+    },
     "apps": {"creation", "services"},
     "registry": {"apps", "creation.languages", "services"},
     "gateways": {"creation", "apps", "services"},

@@ -170,7 +170,7 @@ def is_ordinary(order: Order) -> bool:
 
 def _named(entry: Entry) -> dict[str, Any]:
     """Return the recipients of a send as the ledger stores them."""
-    named = entry.recipients.to_dict()
+    named = entry.recipients.to_record()
     return {**named, TEST_MARK: True} if entry.options.is_test else named
 
 

@@ -18,6 +18,8 @@ from handbell.registry.session import (
     SessionLocation,
 )
 from handbell.registry.store import Registry
+from handbell.services.address import Address
+from handbell.services.table import SERVICES
 
 SAMPLE: Final = 50
 """How many of everybody are looked at before a broadcast is accepted."""
@@ -46,14 +48,14 @@ def resolve_many(
     many sends there are, the registry is asked once for mails and once for tokens.
     """
     mails = [mail for one in recipients for mail in one.mails]
-    tokens = [token for one in recipients for token in one.device_tokens]
+    tokens = [token for one in recipients for token in one.addresses]
     by_mail = registry.recipient_sessions(app, mails) if mails else {}
     by_token = registry.holders(app, tokens) if tokens else {}
     plans = []
     for one in recipients:
         plan = ResolvedRecipients()
         _add_mails(plan, one.mails, by_mail, is_development=is_development)
-        _add_tokens(plan, one.device_tokens, by_token, environment)
+        _add_tokens(plan, one, by_token, environment)
         plan.targets.extend(
             Target(gateway="simulator", address=device, environment=environment)
             for device in one.simulators
@@ -137,13 +139,16 @@ def _why_nobody(sessions: list[RecipientSession]) -> tuple[str, str]:
 
 def _add_tokens(
     plan: ResolvedRecipients,
-    tokens: Iterable[str],
+    named: Recipients,
     known: Mapping[str, RecipientSession],
     environment: Environment,
 ) -> None:
-    for token in tokens:
+    others = {device.token: device for device in named.devices}
+    for token in named.addresses:
         session = known.get(token)
-        if session is None:
+        if session is None and (device := others.get(token)) is not None:
+            _add_device(plan, device, environment)
+        elif session is None:
             plan.targets.append(Target(gateway="apns", address=token, environment=environment))
         elif session.status == "active":
             plan.targets.append(_session_target(session))
@@ -155,6 +160,30 @@ def _add_tokens(
                     reason=f"Session{session.status.capitalize()}",
                 )
             )
+
+
+def _add_device(plan: ResolvedRecipients, device: Address, environment: Environment) -> None:
+    """Add the address of another service that no session holds."""
+    service = SERVICES[device.service]
+    if device.kind == "subscription" and device.details is None:
+        plan.warnings.append(
+            Diagnostic(
+                f"Nothing was sent to {short_token(device.token)}: no session has this "
+                "subscription, and without its keys nothing can be encrypted.",
+                recipient=device.token,
+                reason="NoDevice",
+                fix="Register the subscription, or name it whole, with its keys",
+            )
+        )
+        return
+    plan.targets.append(
+        Target(
+            gateway=cast("GatewayName", device.service),
+            address=device.token,
+            environment=environment if environment in service.environments else "production",
+            details=device.details,
+        )
+    )
 
 
 def _session_target(

@@ -111,20 +111,37 @@ class NotificationContent(BaseModel):
     shorten: bool | None = Field(default=None, description="Cut texts that are too long")
 
 
+class DeviceAddress(BaseModel):
+    """A device that needs no session: a token with its push service, or a whole subscription."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: str | None = Field(default=None, examples=["fcm"])
+    token: str | None = None
+    endpoint: str | None = None
+    keys: dict[str, str] | None = Field(default=None, description="A browser's: p256dh and auth")
+    expirationTime: float | None = None  # noqa: N815 - as browsers write it
+
+
 class RecipientLists(BaseModel):
     """Recipients by kind."""
 
     model_config = ConfigDict(extra="forbid")
 
     mails: list[str] | None = None
-    addresses: list[str] | None = Field(default=None, description="Of devices: device tokens")
-    device_tokens: list[str] | None = Field(default=None, description="The same as addresses")
+    addresses: list[str | DeviceAddress] | None = Field(
+        default=None,
+        description="Of devices: device tokens, endpoints of registered subscriptions, or objects",
+    )
+    device_tokens: list[str | DeviceAddress] | None = Field(
+        default=None, description="The same as addresses"
+    )
     simulators: list[str] | None = None
     everybody: bool | None = None
 
 
-class Recipients(RootModel[str | list[str] | RecipientLists]):
-    """A mail address, a device token, a simulator, a list of these, or lists by kind.
+class Recipients(RootModel[str | list[str | DeviceAddress] | DeviceAddress | RecipientLists]):
+    """A mail address, a device, a simulator, a list of these, or lists by kind.
 
     "everybody": true stands for everybody. Within the lists a single text is taken as well.
     """

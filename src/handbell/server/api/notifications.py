@@ -207,7 +207,7 @@ async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
         content = context.system.read_notification(app, value["notification"])
         recipients = read_recipients(value["recipients"])
         shown = representation.represent(context.system.preview(app, content, recipients))
-        return told_to(caller, shown, named=recipients.device_tokens)
+        return told_to(caller, shown, named=recipients.addresses)
 
     return _answer(await context.run(look))
 

@@ -9,7 +9,10 @@ from handbell._text import short_token
 from handbell.server.access import Caller
 
 _DEVICE_PATH: Final = re.compile(r"(?<=/3/device/)[0-9a-f]+")
-_FIRST: Final = re.compile(r"[0-9a-f]{16,}", re.IGNORECASE)
+_FIRST: Final = re.compile(
+    r"https://\S+|[A-Za-z0-9_-]{6,64}:APA91[A-Za-z0-9_-]{60,}|(?<![\w:-])[0-9a-f]{16,}",
+    re.IGNORECASE,
+)
 _TOKEN: Final = frozenset({"address", "device_token"})
 _TOKENS: Final = frozenset({"addresses", "device_tokens"})
 _WRITTEN: Final = frozenset({"notification", "payload", "headers"})

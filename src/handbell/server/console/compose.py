@@ -263,7 +263,7 @@ async def _note(
     page: Page, number: str, notification: Notification, to: Recipients, kind: str = ""
 ) -> None:
     title = describe(notification.to_dict())
-    who = describe_recipients(to.to_dict())
+    who = describe_recipients(to.to_record())
     await page.note("notification.send", number, f"{kind}to {who}: {title}".strip())
 
 
