@@ -76,6 +76,23 @@ def test_each_service_is_counted_for_itself(stage: ServicesStage) -> None:
     assert {hour % HOUR for *_, hour in rows} == {0}
 
 
+def test_the_funnel_and_its_reasons_are_by_service(stage: ServicesStage) -> None:
+    """Each service has its counts, and each of its reasons its own words."""
+    _three_devices(stage)
+    stage.register("other@4d.com", "fcm", 2)
+    _answers(stage.gateways["webpush"], DeviceGone("Gone", None))
+    response = stage.send([MAIL, "other@4d.com"])
+    funnel = stage.system.reports.funnel(response.notification_id or "")
+    assert [(one.service, one.number, one.sent, one.failed) for one in funnel.services] == [
+        ("apns", 1, 1, 0),
+        ("fcm", 2, 2, 0),
+        ("webpush", 1, 0, 1),
+    ]
+    (reason,) = funnel.reasons
+    assert (reason.service, reason.reason) == ("webpush", "Gone")
+    assert reason.meaning == "the subscription has ended"
+
+
 @pytest.mark.parametrize("to", [[MAIL, "other@4d.com"], EVERYBODY], ids=["named", "everybody"])
 def test_a_device_with_two_services_gets_it_once(stage: ServicesStage, to: object) -> None:
     """The first of its services brings it; where that one is closed, the next does."""

@@ -10,6 +10,7 @@ from handbell.delivery.policy.circuit import CircuitStop
 from handbell.delivery.policy.decision import UNREACHED, meaning
 from handbell.delivery.policy.standing import Key
 from handbell.fixes import Action, Fix, as_sentence, with_app
+from handbell.services.table import service_of
 
 Kind = Literal["stopped", "outage", "disabled", "no-key", "no-worker", "passed-over"]
 
@@ -53,7 +54,7 @@ def cautions(app: App, rules: AppRules) -> list[Blocker]:
 
 
 def _passed_over(app: App, key: Key, stop: CircuitStop) -> Blocker:
-    words, _ = meaning(stop.reason)
+    words, _ = meaning(stop.reason, gateway=stop.service)
     name = f"the {key.kind} {key.key_id}"
     lead = f"What is sent goes by the other one. Remove {name}"
     remove = Fix(Action.REMOVE_KEY, lead, app=app.id, about=key.key_id, end=".")
@@ -77,8 +78,10 @@ def _no_key(app: App) -> Blocker:
 
 
 def _stopped(app: App, stop: CircuitStop) -> Blocker:
-    words, fix = meaning(stop.reason)
+    words, fix = meaning(stop.reason, gateway=stop.service)
     where = "" if stop.environment in ("", "production") else f" in {stop.environment}"
+    if stop.service != "apns":
+        where = f" by {_name(stop)}{where}"
     mend = fix or Fix(Action.CHECK_UP, "fix what the check-up names")
     go_on = Fix(Action.RESUME, "Then resume without waiting", app=app.id, end=".")
     return Blocker(
@@ -92,8 +95,9 @@ def _stopped(app: App, stop: CircuitStop) -> Blocker:
 
 
 def _outage(stop: CircuitStop) -> Blocker:
-    words, fix = meaning(stop.reason)
-    service = "The twin" if stop.environment == "twin" else "Apple's push service"
+    words, fix = meaning(stop.reason, gateway=stop.service)
+    service = "Apple's push service" if stop.service == "apns" else _name(stop)
+    service = "The twin" if stop.environment == "twin" else service
     is_to_mend = stop.reason in UNREACHED and not fix.startswith("nothing")
     return Blocker(
         kind="outage",
@@ -103,6 +107,12 @@ def _outage(stop: CircuitStop) -> Blocker:
         fixes=(as_sentence(fix),) if is_to_mend else (),
         since=stop.since,
     )
+
+
+def _name(stop: CircuitStop) -> str:
+    """Return what is stopped: a push service, and the server where addresses name one."""
+    service = service_of(stop.service)
+    return service.title if service.origin_of is None else f"{service.title} at {stop.topic}"
 
 
 def _disabled(app: App) -> Blocker:

@@ -12,17 +12,18 @@ from sqlalchemy import Connection, Row, exists, func, select
 
 from handbell._text import count, short_token
 from handbell.apps.app import App
-from handbell.delivery.policy.decision import meaning
+from handbell.delivery.policy.decision import meaning, reaction_to
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
 from handbell.delivery.urgency import NAMES
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
+from handbell.services.table import service_of
 from handbell.storage.database import Database
 from handbell.storage.tables import deliveries, notifications, shards
 
 from .listing import TEST_MARK, DeliveryPage, DeliverySearch, NotificationSearch
-from .state_counts import CountCache, Counted, count_deliveries
+from .state_counts import CountCache, Counted, ServiceCount, count_deliveries, count_services
 from .store import DELIVERIES, delivery_of
 
 STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
@@ -63,13 +64,17 @@ class Overview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonCount:
-    """The number of deliveries in one state for one reason: explained, with the fix."""
+    """The number of deliveries in one state for one reason: explained, with the fix.
+
+    ``service`` is the push service whose reason it is; None for one of ours.
+    """
 
     state: str
     reason: str
     number: int
     meaning: str
     fix: str
+    service: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +84,8 @@ class Funnel:
     ``sent`` were accepted by the push service; ``displayed`` and ``opened`` are reported by
     phones, which only those with Handbell's client code do. ``next_due_at`` is when the next
     waiting delivery is due (UNIX milliseconds). ``content`` and ``named`` are as the sender gave
-    them.
+    them. ``services`` has the counts of each push service by which deliveries went or will go; a
+    broadcast's are known once it has come to them.
     """
 
     overview: Overview
@@ -92,6 +98,7 @@ class Funnel:
     opened: int
     next_due_at: int | None
     reasons: tuple[ReasonCount, ...]
+    services: tuple[ServiceCount, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -172,6 +179,7 @@ class Reports:
                 opened=overview.opened,
                 next_due_at=_next_due_at(connection, row.id),
                 reasons=_reasons(row.app, counted, row.cancelled, waits),
+                services=tuple(count_services(connection, row.id)),
             )
 
     def progress(self, notification_id: str) -> Progress:
@@ -311,21 +319,30 @@ def _reasons(
 
     ``waits`` are the numbers of sessions that wait in shards, by reason.
     """
-    numbers = {
-        (entry.state, entry.reason or entry.state.capitalize()): entry.number
-        for entry in counted
-        if entry.state not in ("sent", "queued", "sending")
-    }
-    if uncome:
-        numbers["cancelled", "Cancelled"] = numbers.get(("cancelled", "Cancelled"), 0) + uncome
-    for reason, number in waits.items():
-        numbers["held", reason] = numbers.get(("held", reason), 0) + number
-    ordered = sorted(numbers.items(), key=lambda item: -item[1])
-    return tuple(_reason(app, state, reason, number) for (state, reason), number in ordered)
+    numbers: Counter[tuple[str, str, str | None]] = Counter()
+    for entry in counted:
+        if entry.state not in ("sent", "queued", "sending"):
+            reason = entry.reason or entry.state.capitalize()
+            numbers[entry.state, reason, _service(reason, entry.gateway)] += entry.number
+    numbers["cancelled", "Cancelled", None] += uncome
+    for waiting, number in waits.items():
+        numbers["held", waiting, None] += number
+    return tuple(_reason(app, *kind, number) for kind, number in (+numbers).most_common())
 
 
-def _reason(app: str, state: str, reason: str, number: int) -> ReasonCount:
-    words, fix = meaning(reason)
+def _service(reason: str, gateway: str | None) -> str | None:
+    """Return the push service that gives such a reason; None for one of ours."""
+    is_theirs = gateway is not None and reaction_to(reason, gateway) is not None
+    return service_of(gateway or "").name if is_theirs else None
+
+
+def _reason(app: str, state: str, reason: str, service: str | None, number: int) -> ReasonCount:
+    words, fix = meaning(reason, gateway=service or "")
     return ReasonCount(
-        state=state, reason=reason, number=number, meaning=words, fix=with_app(fix, app)
+        state=state,
+        reason=reason,
+        number=number,
+        meaning=words,
+        fix=with_app(fix, app),
+        service=service,
     )

@@ -295,6 +295,20 @@ class ReasonAnswer(BaseModel):
     number: int
     meaning: str
     fix: str
+    service: str | None = Field(
+        default=None, description="The push service whose reason it is; null for one of ours"
+    )
+
+
+class ServiceCountAnswer(BaseModel):
+    """The deliveries of a notification by one push service."""
+
+    service: str = Field(description="apns, fcm or webpush")
+    number: int = Field(description="How many deliveries have come to it")
+    sent: int
+    failed: int = Field(description="Failed, or expired")
+    displayed: int
+    opened: int
 
 
 class NotificationAnswer(NotificationOverview):
@@ -316,6 +330,7 @@ class NotificationAnswer(NotificationOverview):
     replaces: str | None = Field(description="The id of the notification that it replaces")
     next_due_at: datetime | None = Field(description="When the next of what waits goes on")
     reasons: list[ReasonAnswer]
+    services: list[ServiceCountAnswer] = Field(description="The counts of each push service")
     notification: dict[str, Any] = Field(description="The content, as it was written")
     named: dict[str, Any] = Field(description="The recipients, as they were named")
 

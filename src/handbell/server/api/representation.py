@@ -96,6 +96,7 @@ def funnel(one: Funnel, response: Response) -> dict[str, Any]:
         "replaces": one.replaces,
         "next_due_at": instant(one.next_due_at),
         "reasons": [represent(reason) for reason in one.reasons],
+        "services": [represent(count._asdict()) for count in one.services],
         "notification": represent(one.content),
         "named": represent(one.named),
     }
