@@ -5,7 +5,7 @@ import contextlib
 import itertools
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .faults import Fault
@@ -28,8 +28,9 @@ class ReceivedRequest:
     ``side`` is where it came in, ``token`` the address that it names, and ``push_id`` the id by
     which its sender knows it: ``apns-id``, or FCM's message name. ``status`` is the answer's, None
     when a fault suppressed it; ``verdict`` is one plain sentence; ``what`` is ``shown``,
-    ``silent``, ``stored``, ``refused``, ``discarded``, ``fault``, ``checked`` (not delivered, as
-    was asked for) or ``token`` (an access token was issued).
+    ``silent``, ``stored``, ``sent`` (to a real browser), ``refused``, ``discarded``, ``fault``,
+    ``checked`` (not delivered, as was asked for) or ``token`` (an access token was issued).
+    ``plain`` is what a virtual browser decrypted.
     """
 
     id: str
@@ -45,6 +46,7 @@ class ReceivedRequest:
     request: Request
     token: str = ""
     unique_id: str | None = None
+    plain: bytes | None = field(default=None, repr=False)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -56,9 +58,9 @@ class ReceivedRequest:
 
     @property
     def payload(self) -> str | None:
-        """Return the body as text, None when it is not UTF-8."""
+        """Return the body as text, decrypted where the twin can; None when it is not UTF-8."""
         try:
-            return self.request.body.decode()
+            return (self.request.body if self.plain is None else self.plain).decode()
         except UnicodeDecodeError:
             return None
 

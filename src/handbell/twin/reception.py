@@ -64,6 +64,7 @@ class Reception:
         push_id: str | None = None,
         unique_id: str | None = None,
         fault: str | None = None,
+        plain: bytes | None = None,
     ) -> None:
         """Add a request to the history; see :class:`~handbell.twin.history.ReceivedRequest`."""
         received = ReceivedRequest(
@@ -80,5 +81,6 @@ class Reception:
             fault=fault,
             request=request,
             token=token or "",
+            plain=plain,
         )
         self._history.add(received)

@@ -12,6 +12,7 @@ import { setSound, strike } from "./sound.js";
 import { Store } from "./store.js";
 import { setUpTabs } from "./tabs.js";
 import { refreshAges, refreshClocks } from "./time.js";
+import { BrowserView } from "./webview.js";
 
 const LINK_TEXTS = { connecting: "Connecting", live: "Live", lost: "Disconnected, trying again" };
 const AGES_MILLISECONDS = 10_000;
@@ -49,7 +50,7 @@ const phoneActions = {
 function showPhones() {
   const phones = [...store.phones.values()];
   follow(byId("phones"), phones, (phone) => phone.id, (phone) => {
-    const View = phone.platform === "android" ? AndroidView : PhoneView;
+    const View = { android: AndroidView, web: BrowserView }[phone.platform] ?? PhoneView;
     const view = new View(phone, phoneActions);
     phoneViews.set(phone.id, view);
     return view;

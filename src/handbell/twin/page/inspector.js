@@ -10,6 +10,7 @@ const LONGEST_TITLE = 60;
 const NO_PHONE = "-";
 const WORDS = {
   shown: "Shown",
+  sent: "Sent",
   silent: "Silent",
   stored: "Stored",
   refused: "Refused",
@@ -144,8 +145,8 @@ function titleOf({ payload }) {
 
 function readAlert(payload) {
   try {
-    const { aps, message } = JSON.parse(payload);
-    return aps?.alert ?? { ...message?.notification, ...message?.android?.notification };
+    const { aps, message, notification } = JSON.parse(payload);
+    return aps?.alert ?? { ...notification, ...message?.notification, ...message?.android?.notification };
   } catch {
     return null;
   }
@@ -174,9 +175,10 @@ function sizeBar({ size, headers, side }) {
   );
 }
 
-function payloadView({ payload }) {
-  const heading = el("h3", { text: "Payload" });
-  if (payload === null) return el("section", {}, heading, el("p", { class: "hint", text: "The payload is not UTF-8 text." }));
+function payloadView({ payload, side }) {
+  const heading = el("h3", { text: side === "webpush" ? "Payload, as the browser decrypted it" : "Payload" });
+  const unread = side === "webpush" ? "Only the browser can decrypt the payload." : "The payload is not UTF-8 text.";
+  if (payload === null) return el("section", {}, heading, el("p", { class: "hint", text: unread }));
   if (payload === "") return el("section", {}, heading, el("p", { class: "hint", text: "The payload is empty." }));
   return el("section", {}, el("div", { class: "section-head" }, heading, copyButton(() => payload, "Copy the payload")), jsonView(payload));
 }

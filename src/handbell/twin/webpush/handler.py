@@ -128,6 +128,7 @@ class EndpointHandler:
             "status": None if fault and fault.delivers else _CREATED,
             "push_id": push_id,
             "fault": fault.kind if fault else None,
+            "plain": opened.plain if opened else None,
         }
         if opened is None:
             what, verdict = self._hand_over(message)

@@ -23,6 +23,7 @@ class Opened:
 
     content: "_Content | None"
     why: str = ""
+    plain: bytes | None = None
 
     @property
     def notification_id(self) -> str | None:
@@ -44,8 +45,9 @@ def read_message(plain: bytes) -> Opened:
     """Return what a decrypted message shows."""
     content = _Content.read(plain)
     if content is None:
-        return Opened(None, "Decrypted, but it has no notification with a title: nothing appears.")
-    return Opened(content)
+        why = "Decrypted, but it has no notification with a title: nothing appears."
+        return Opened(None, why, plain)
+    return Opened(content, plain=plain)
 
 
 def arrive(phone: Phone, message: PushMessage, opened: Opened, now: float) -> Arrival:
