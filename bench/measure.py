@@ -26,8 +26,13 @@ from .programs import (
     GO,
     H2LOAD,
     NODE,
+    PRIMITIVES,
+    PYWEBPUSH,
+    PYWEBPUSH_ASYNC,
     ROOT,
     STANDARD,
+    WEB_PUSH_ENGINE,
+    WEB_PUSH_GATEWAY,
     Program,
     aioapns,
     build_firebase_admin,
@@ -40,6 +45,9 @@ from .programs import (
     h2load,
     measured,
     output,
+    primitives,
+    pywebpush,
+    web_push_gateway,
 )
 from .rig import SLOW_STREAMS, Rig, RigError
 
@@ -48,6 +56,8 @@ FAST_PUSHES: Final = 100_000
 NODE_PUSHES: Final = 10_000
 AIOAPNS_PUSHES: Final = 2_000
 FIREBASE_PUSHES: Final = 2_000
+WEB_PUSHES: Final = 30_000
+PYWEBPUSH_PUSHES: Final = 2_000
 SLOW_PUSHES: Final = 40_000
 MEMORY_SIZES: Final = (100_000, 1_000_000, 3_000_000)
 FRESH_PROCESSES: Final = 15
@@ -127,7 +137,25 @@ class Bench:
             Program(FCM_GATEWAY, FAST_PUSHES, fcm_gateway, self._in_flight),
             *(Program(name, FIREBASE_PUSHES, run) for name, run in peers.items()),
         ]
-        return self._in_turn(programs, "fcm", min(3, self._rounds))
+        return [
+            *self._in_turn(programs, "fcm", min(3, self._rounds)),
+            *self._web_push(),
+        ]
+
+    def _web_push(self) -> list[Figure]:
+        self._note(f"making {WEB_PUSHES:,} subscriptions")
+        self._rig.make_subscriptions(WEB_PUSHES + 1000)
+        home = self._rig.folder / "home-webpush"
+        job = replace(self._rig.job("webpush", WEB_PUSHES), home=str(home))
+        seed.make_web_push_home(job)
+        programs = [
+            Program(PRIMITIVES, WEB_PUSHES, primitives),
+            Program(WEB_PUSH_GATEWAY, WEB_PUSHES, web_push_gateway, self._in_flight),
+            Program(WEB_PUSH_ENGINE, WEB_PUSHES, engine_over(home), self._in_flight),
+            Program(PYWEBPUSH, PYWEBPUSH_PUSHES, pywebpush("session")),
+            Program(PYWEBPUSH_ASYNC, PYWEBPUSH_PUSHES, pywebpush("async")),
+        ]
+        return self._in_turn(programs, "webpush", min(3, self._rounds))
 
     def slow(self) -> list[Figure]:
         """Return the figures against the sink that answers after 60 ms, 500 streams at a time."""

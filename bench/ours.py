@@ -1,9 +1,11 @@
 """What is measured of Handbell itself: the gateway alone, the whole engine, one person's push.
 
-Run as ``python -m bench.ours {gateway|fcm|engine|person} JOB``.
+Run as ``python -m bench.ours {gateway|fcm|webpush|primitives|engine|person} JOB``.
 """
 
 import asyncio
+import hmac
+import json
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -12,6 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handbell import PushNotification
 from handbell.apps.app import App
@@ -27,8 +32,14 @@ from handbell.gateways.gateway import Message, Push
 from handbell.gateways.http2 import Endpoint
 from handbell.gateways.outcomes import Accepted, Outcome
 from handbell.gateways.push_client import PushClient
+from handbell.gateways.webpush.client import WebPushGateway
+from handbell.gateways.webpush.compose import compose as compose_web_push
+from handbell.services.address import Address
 from handbell.services.apns.credential import read_auth_key
 from handbell.services.fcm.credential import ServiceAccount
+from handbell.services.webpush.address import SubscriptionKeys, read_subscription
+from handbell.services.webpush.credential import VapidKey
+from handbell.services.webpush.hosts import PushHosts
 from handbell.system import System
 
 from . import seed
@@ -58,6 +69,35 @@ def fcm(job: Job) -> Result:
     """Return what came of a round through the gateway to FCM alone."""
     account = ServiceAccount.read(Path(job.key_file).read_text())
     return _in_loop(job, _fcm(job, account))
+
+
+def webpush(job: Job) -> Result:
+    """Return what came of a round through the gateway to push services of browsers alone."""
+    return _in_loop(job, _webpush(job, VapidKey.read(Path(job.key_file).read_text())))
+
+
+def primitives(job: Job) -> Result:
+    """Return what it takes to encrypt the round's messages with bare calls of the library."""
+    text = compose_web_push(_notification(job), app=_web_app(job), now=time.time()).payload
+    keys = [SubscriptionKeys.of(address.details or "") for address in _addresses(job)]
+    for each in keys[: job.warm_up]:
+        encrypt_bare(text, each)
+    stopwatch = Stopwatch()
+    for each in keys[job.warm_up :]:
+        encrypt_bare(text, each)
+    return stopwatch.result(job.count, 0)
+
+
+def encrypt_bare(text: bytes, keys: SubscriptionKeys) -> bytes:
+    """Make each call of RFC 8291 once, and nothing of what it returns."""
+    curve = ec.SECP256R1()
+    receiver = ec.EllipticCurvePublicKey.from_encoded_point(curve, keys.public_key)
+    sender = ec.generate_private_key(curve)
+    shared = sender.exchange(ec.ECDH(), receiver)
+    sender.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    for _ in range(5):
+        digest = hmac.digest(keys.secret, shared, "sha256")
+    return AESGCM(digest[:16]).encrypt(digest[:12], text, None)
 
 
 def engine(job: Job) -> Result:
@@ -98,34 +138,73 @@ async def _fcm(job: Job, account: ServiceAccount) -> Result:
     return await _round(sender, compose_fcm, job)
 
 
+async def _webpush(job: Job, key: VapidKey) -> Result:
+    sender = WebPushGateway(
+        credential=key,
+        subject="mailto:push@example.com",
+        hosts=PushHosts.read("", twin=job.url),  # loopback is allowed for a twin alone
+        ca_file=Path(job.ca_file),
+        in_flight=job.in_flight,
+    )
+    message = compose_web_push(_notification(job), app=_web_app(job), now=time.time())
+    return await _send_round(sender, message, job, _addresses(job), "twin")
+
+
+def _web_app(job: Job) -> App:
+    return App(name=job.topic, web_origin="https://shop.example.com")
+
+
+def _addresses(job: Job) -> list[Address]:
+    return [read_subscription(json.loads(line)) for line in job.read_tokens()]
+
+
 async def _round(sender: PushClient, compose_it: Compose, job: Job) -> Result:
-    name = new_notification_id()
     app = App(team_id=job.team_id, bundle_id=job.topic)
     message = compose_it(_notification(job), app=app, now=time.time())
-    tokens = job.read_tokens()
-    await _send(sender, name, message, tokens[: job.warm_up])
+    addresses = [Address("", token) for token in job.read_tokens()]
+    return await _send_round(sender, message, job, addresses, "production")
+
+
+async def _send_round(
+    sender: PushClient,
+    message: Message,
+    job: Job,
+    addresses: list[Address],
+    environment: str,
+) -> Result:
+    name = new_notification_id()
+    await _send(sender, name, message, addresses[: job.warm_up], environment)
     stopwatch = Stopwatch()
-    accepted = await _send(sender, name, message, tokens[job.warm_up :])
+    accepted = await _send(sender, name, message, addresses[job.warm_up :], environment)
     result = stopwatch.result(accepted, job.count - accepted)
     await sender.close()
     return result
 
 
-async def _send(sender: PushClient, name: str, message: Message, tokens: list[str]) -> int:
+async def _send(
+    sender: PushClient, name: str, message: Message, addresses: list[Address], environment: str
+) -> int:
     accepted = 0
 
     def report(_push: Push, outcome: Outcome) -> None:
         nonlocal accepted
         accepted += type(outcome) is Accepted
 
-    numbered = enumerate(tokens)
+    numbered = enumerate(addresses)
 
     async def feed() -> None:
         # In pages, as the engine does: the first ones go out while the next are made.
         while page := list(islice(numbered, PAGE)):
             pushes = [
-                Push(number, token, "production", apns_id(name, number), message)
-                for number, token in page
+                Push(
+                    number,
+                    address.token,
+                    environment,
+                    apns_id(name, number),
+                    message,
+                    details=address.details,
+                )
+                for number, address in page
             ]
             await sender.send(pushes, report)
 
@@ -166,6 +245,8 @@ def _in_loop(job: Job, work: Coroutine[Any, Any, Result]) -> Result:
 _PARTS: Final[dict[str, Callable[[Job], Result]]] = {
     "gateway": gateway,
     "fcm": fcm,
+    "webpush": webpush,
+    "primitives": primitives,
     "engine": engine,
     "person": person,
 }

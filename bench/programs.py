@@ -34,6 +34,11 @@ FCM_GATEWAY: Final = "FCM: Handbell's gateway"
 FCM_ENGINE: Final = "FCM: Handbell's whole engine"
 FIREBASE_THREADS: Final = "FCM: firebase-admin, send_each"
 FIREBASE_ASYNC: Final = "FCM: firebase-admin, send_each_async"
+PRIMITIVES: Final = "Web Push: its bare primitives"
+WEB_PUSH_GATEWAY: Final = "Web Push: Handbell's gateway"
+WEB_PUSH_ENGINE: Final = "Web Push: Handbell's whole engine"
+PYWEBPUSH: Final = "Web Push: pywebpush"
+PYWEBPUSH_ASYNC: Final = "Web Push: pywebpush, async"
 FIREBASE_ADMIN_LOCK: Final = (
     ROOT / "tests" / "contract" / "clients" / "firebase-admin" / "requirements.txt"
 )
@@ -74,6 +79,27 @@ def gateway(job: Job) -> Result:
 def fcm_gateway(job: Job) -> Result:
     """Run a round of Handbell's gateway to FCM alone."""
     return Result.read(output([sys.executable, "-m", "bench.ours", "fcm", job.text()]))
+
+
+def primitives(job: Job) -> Result:
+    """Run what encrypts the messages, and nothing else."""
+    return Result.read(output([sys.executable, "-m", "bench.ours", "primitives", job.text()]))
+
+
+def web_push_gateway(job: Job) -> Result:
+    """Run a round of Handbell's gateway to push services of browsers alone."""
+    return Result.read(output([sys.executable, "-m", "bench.ours", "webpush", job.text()]))
+
+
+def pywebpush(way: str) -> Callable[[Job], Result]:
+    """Return what runs a round of pywebpush: ``session`` or ``async``."""
+
+    def run(job: Job) -> Result:
+        trust = {"REQUESTS_CA_BUNDLE": job.ca_file, "SSL_CERT_FILE": job.ca_file}
+        command = [sys.executable, "-m", "bench.peers.pywebpush_client", way, job.text()]
+        return Result.read(output(command, environment=trust))
+
+    return run
 
 
 def engine_over(home: Path) -> Callable[[Job], Result]:

@@ -1,11 +1,12 @@
 """The rig: nginx as the far side, with TLS and HTTP/2, on free ports of loopback.
 
 It answers ``POST /3/device/<token>`` in three ways, one port each: at once; after 60 ms with 500
-streams at a time; and at once but refusing 2 %, for mixed reasons. The first one answers as FCM and
-its token endpoint do as well. One worker process serves, as one connection is never spread over
-several.
+streams at a time; and at once but refusing 2 %, for mixed reasons. The first one answers as FCM,
+its token endpoint and a push service of browsers do as well. One worker process serves, as one
+connection is never spread over several.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -16,10 +17,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
+from handbell._base64url import base64url
 from handbell.services.apns.credential import AuthKey
 from handbell.services.fcm.credential import ServiceAccount
 from handbell.twin.certificates import SERVER_FILE, Authority
@@ -63,6 +71,10 @@ http {{
     location /v1/projects/ {{
       default_type application/json;
       return 200 '{{"name":"projects/bench/messages/0:1500000000000000%31bd1c9431bd1c94"}}';
+    }}
+    location /wpush/ {{
+      add_header location /m/0 always;
+      return 201;
     }}
     location = /token {{
       default_type application/json;
@@ -137,7 +149,16 @@ class Rig:
         self._remove()
 
     def job(self, sink: str, count: int) -> Job:
-        """Return a job for one of the sinks: ``fast``, ``slow``, ``refusing`` or ``fcm``."""
+        """Return a job for one of the sinks.
+
+        They are ``fast``, ``slow`` and ``refusing``, and the first one as ``fcm`` or ``webpush``.
+        """
+        if sink == "webpush":
+            return replace(
+                self.job("fast", count),
+                key_file=str(self.vapid_file),
+                tokens=str(self.subscriptions_file),
+            )
         if sink == "fcm":
             return replace(
                 self.job("fast", count),
@@ -151,6 +172,13 @@ class Rig:
             tokens=str(self.tokens_file),
             count=count,
         )
+
+    def make_subscriptions(self, count: int) -> None:
+        """Make what a job for ``webpush`` needs: a key, and so many subscriptions."""
+        _write_vapid_key(self.vapid_file)
+        origin = f"https://127.0.0.1:{self.ports.fast}"
+        lines = (json.dumps(subscription(origin)) + "\n" for _ in range(count))
+        self.subscriptions_file.write_text("".join(lines))
 
     def sink_cpu(self) -> float:
         """Return the seconds of CPU that the sink's worker has used."""
@@ -177,6 +205,8 @@ class Rig:
         _write_account(self.account_file, f"https://127.0.0.1:{self.ports.fast}/token")
         lines = (registration_token() + "\n" for _ in range(self._tokens))
         self.registrations_file.write_text("".join(lines))
+        self.vapid_file = self.folder / "vapid.pem"
+        self.subscriptions_file = self.folder / "subscriptions"
         self._start(authority.folder / SERVER_FILE)
 
     def _start(self, certificate: Path) -> None:
@@ -237,6 +267,22 @@ def _write_account(path: Path, token_uri: str) -> None:
     )
     path.touch(mode=0o600)
     path.write_text(account.pack())
+
+
+def _write_vapid_key(path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    path.touch(mode=0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def subscription(origin: str) -> dict[str, Any]:
+    """Return a browser's subscription at a push service, with an endpoint as long as Mozilla's."""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return {
+        "endpoint": f"{origin}/wpush/v2/gAAAAAB{secrets.token_urlsafe(130)}",
+        "keys": {"p256dh": base64url(point), "auth": base64url(secrets.token_bytes(16))},
+    }
 
 
 def registration_token() -> str:

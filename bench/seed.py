@@ -1,5 +1,7 @@
 """A Handbell home with an app, its key and as many sessions as wanted, past the registry."""
 
+import json
+import os
 import secrets
 import shutil
 import sqlite3
@@ -11,9 +13,13 @@ from sqlalchemy import text
 
 from handbell.apps.app import App
 from handbell.services.apns.credential import read_auth_key
+from handbell.services.webpush.address import read_subscription
+from handbell.services.webpush.credential import VapidKey
 from handbell.settings import DATABASE_FILE, Settings
 from handbell.storage.database import Database
 from handbell.system import System
+from handbell.twin.discovery import Address as TwinAddress
+from handbell.twin.discovery import write_address
 
 from .job import Job
 
@@ -26,6 +32,13 @@ INSERT INTO sessions (id, app_id, user_id, token, platform, environment, status,
 VALUES (?, ?, ?, ?, 'ios', 'production', 'active', 'en', 'Europe/Paris', 'iPhone', ?, ?)
 """
 
+
+_SUBSCRIPTIONS: Final = """
+INSERT INTO sessions (id, app_id, user_id, token, service, kind, address, platform, environment,
+                      status, locale, time_zone, device, created_at, registered_at)
+VALUES (?, ?, ?, ?, 'webpush', 'subscription', ?, 'web', 'twin', 'active', 'en', 'Europe/Paris',
+        'Firefox', ?, ?)
+"""
 
 _FILL_SERVER: Final = (
     """
@@ -69,6 +82,41 @@ def make_home(job: Job) -> None:
     system.database.close()
     if not job.database:
         _fill(Path(job.home) / DATABASE_FILE, app.row or 0, job.count)
+
+
+def make_web_push_home(job: Job) -> None:
+    """Make the job's home, with ``job.count`` users who have one subscription each.
+
+    They live on a twin, in whose place the sink stands: no other endpoint may be on loopback.
+    """
+    system = System(settings(job))
+    app = system.apps.add(name="Bench", web_origin="https://shop.example.com")
+    system.apps.add_credential(app, VapidKey.read(Path(job.key_file).read_text()))
+    system.twin_folder.mkdir(exist_ok=True)
+    write_address(
+        system.twin_folder,
+        TwinAddress(
+            production_url=job.url,
+            development_url=job.url,
+            page_url=job.url,
+            ca_file=job.ca_file,
+            pid=os.getpid(),
+            webpush_url=job.url,
+        ),
+    )
+    system.database.close()
+    at = int(time.time() * 1000) - 60_000
+    lines = enumerate(job.read_tokens()[: job.count], 1)
+    rows = [(n, read_subscription(json.loads(line))) for n, line in lines]
+    connection = sqlite3.connect(Path(job.home) / DATABASE_FILE, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.executemany(_USERS, ((n, app.row, MAIL.format(n), at) for n, _ in rows))
+    connection.executemany(
+        _SUBSCRIPTIONS, ((n, app.row, n, one.token, one.details, at, at) for n, one in rows)
+    )
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
 
 
 def _fill_server(database: Database, app: int, count: int) -> None:
