@@ -4,18 +4,13 @@ Each field of :class:`Settings` is read from the environment variable of the sam
 prefix ``HANDBELL_``; docs/settings.md lists them and is checked against this module.
 """
 
-import base64
-import binascii
 import os
 import re
-import ssl
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
-from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import (
@@ -29,12 +24,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from . import setting_values as values
 from ._mail import mailbox, read_mail
-from ._paths import expanded, is_explicit_path, is_file
-from ._proxy import Proxies, read_exceptions
+from ._paths import expanded, is_file
+from ._proxy import Proxies
 from ._text import parse_fault
 from .errors import SettingsError
-from .services.webpush.hosts import PushHosts
+from .setting_values import Seconds, Url
 
 PREFIX: Final = "HANDBELL_"
 DATABASE_FILE: Final = "handbell.db"
@@ -43,146 +39,7 @@ SECRETS: Final = frozenset(
     {"database_url", "engine", "proxy", "secret_key", "signals_url", "smtp_url", "webhook_proxy"}
 )
 """The settings that hold a password or a key."""
-_FERNET_KEY_BYTES: Final = 32
-_MAX_PORT: Final = 65_535
 _USER_INFO: Final = re.compile(r"//[^/\s@]*@")
-_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-_HOST_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
-_MAKE_KEY: Final = (
-    'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
-)
-
-
-def _https(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError("it must look like https://host or https://host:port")
-    return url.rstrip("/")
-
-
-def check_authority(path: Path) -> Path:
-    """Return the path of a file of trusted certificates.
-
-    Raises ValueError, with a text that follows the name of a setting, for an invalid one.
-    """
-    try:
-        ssl.create_default_context(cafile=path)
-    except ssl.SSLError:  # also an OSError
-        raise ValueError(f"{path} holds no certificates in PEM form") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return path
-
-
-def _existing_file(path: Path) -> Path:
-    if not is_file(expanded(path)):
-        # Who gave the key's text for its path must not read it in a log.
-        shown = f"file {path}" if is_explicit_path(path) else "such file"
-        raise ValueError(f"there is no {shown}")
-    return expanded(path)
-
-
-def _broker(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("nats://", "tls://")):
-        raise ValueError("it must look like nats://host:4222")
-    return value
-
-
-def _fernet_keys(secret: SecretStr) -> SecretStr:
-    for key in secret_keys(secret):
-        try:
-            size = len(base64.b64decode(key, altchars=b"-_", validate=True))
-        except (binascii.Error, ValueError):
-            size = 0
-        if size != _FERNET_KEY_BYTES:
-            raise ValueError(f"each key is 44 characters of base64; make one with: {_MAKE_KEY}")
-    return secret
-
-
-def _host_and_port(listen: str) -> str:
-    host, colon, port = listen.strip().rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
-        raise ValueError("it must look like 127.0.0.1:8710 or [::]:8710")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("an IPv6 address stands in brackets: [::1]:8710")
-    return listen.strip()
-
-
-def _public_url(url: str) -> str:
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query):
-        raise ValueError("it must look like https://push.example.com or with a path behind it")
-    return url.rstrip("/")
-
-
-def _root_path(path: str) -> str:
-    if path.strip("/") and not _PATH.fullmatch(path.rstrip("/")):
-        raise ValueError("it must look like /push")
-    return path.rstrip("/")
-
-
-def _host_names(text: str) -> str:
-    for each in text.split(","):
-        if each.strip() not in ("", "*") and not _HOST_NAME.fullmatch(each.strip()):
-            raise ValueError("names look like push.example.com, without scheme and port")
-    return text
-
-
-def _networks(text: str) -> str:
-    for each in text.split(","):
-        if each.strip():
-            ip_network(each.strip(), strict=False)
-    return text
-
-
-def _smtp(secret: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(secret.get_secret_value())
-        is_good = parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise ValueError("it must look like smtp://user:password@host:587")
-    return secret
-
-
-def _postgresql(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://")):
-        raise ValueError("it must look like postgresql://user:password@host/name")
-    return secret
-
-
-def _mail_address(text: str) -> str:
-    read_mail(text)
-    return text.strip()
-
-
-def _proxy(secret: SecretStr) -> SecretStr:
-    Proxies.read(secret.get_secret_value(), "", os.environ)
-    return secret
-
-
-def _push_hosts(text: str) -> str:
-    PushHosts.read(text)
-    return text
-
-
-def _vapid_subject(text: str) -> str:
-    parts = urlsplit(text.strip())
-    if parts.scheme == "mailto":
-        read_mail(parts.path)
-    elif parts.scheme != "https" or not parts.hostname:
-        raise ValueError("it must look like mailto:push@example.com or https://example.com/contact")
-    return text.strip()
-
-
-def _exceptions(text: str) -> str:
-    read_exceptions(text)
-    return text
-
-
-Url = Annotated[str, AfterValidator(_https)]
-Seconds = Annotated[float, Field(gt=0, le=300)]
 
 
 class Settings(BaseSettings):
@@ -199,7 +56,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    config: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+    config: Annotated[Path, AfterValidator(values.existing_file)] | None = Field(
         default=None,
         description="TOML file with any of these settings, named in lower case without the prefix. "
         "Without it: handbell.toml in the home folder, where there is one.",
@@ -216,13 +73,13 @@ class Settings(BaseSettings):
         "sqlite:////srv/handbell.db or postgresql://user:password@host/name. "
         "Without it: handbell.db in the home folder.",
     )
-    signals_url: Annotated[SecretStr, AfterValidator(_postgresql)] | None = Field(
+    signals_url: Annotated[SecretStr, AfterValidator(values.postgresql_url)] | None = Field(
         default=None,
         description="Address of the PostgreSQL server itself, by which changes are heard of at "
         "once, where the database's is that of a pooler such as PgBouncer. Without it: the "
         "database's.",
     )
-    engine: Annotated[SecretStr, AfterValidator(_broker)] | None = Field(
+    engine: Annotated[SecretStr, AfterValidator(values.broker_url)] | None = Field(
         default=None,
         description="Address of a NATS server with JetStream that hands out the work of many "
         "machines: nats://host:4222, or tls://user:password@host:4222; several servers of one "
@@ -242,7 +99,7 @@ class Settings(BaseSettings):
         le=5,
         description="On how many servers of a NATS cluster the stream is kept, where it is made.",
     )
-    secret_key: Annotated[SecretStr, AfterValidator(_fernet_keys)] | None = Field(
+    secret_key: Annotated[SecretStr, AfterValidator(values.fernet_keys)] | None = Field(
         default=None,
         description="Fernet keys that seal credentials, separated by commas: the first seals, "
         "all open. Without it: secret.key in the home folder, made at first use.",
@@ -264,29 +121,32 @@ class Settings(BaseSettings):
         description="Where pushes to Android are sent to. Without it: Google's host.",
     )
     apns_ca_file: (
-        Annotated[Path, AfterValidator(_existing_file), AfterValidator(check_authority)] | None
+        Annotated[
+            Path, AfterValidator(values.existing_file), AfterValidator(values.check_authority)
+        ]
+        | None
     ) = Field(
         default=None,
         description="PEM file of a certificate authority to trust for the addresses above.",
     )
-    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+    proxy: Annotated[SecretStr, AfterValidator(values.proxy_url)] | None = Field(
         default=None,
         description="HTTP proxy towards the push services: http://host:3128 or "
         "http://user:password@host:3128; environment takes HTTPS_PROXY and NO_PROXY. The twin and "
         "this machine are never asked through it.",
     )
-    no_proxy: Annotated[str, AfterValidator(_exceptions)] = Field(
+    no_proxy: Annotated[str, AfterValidator(values.exceptions)] = Field(
         default="",
         description="Hosts and networks that are asked without the proxy, separated by commas; a "
         "name covers all below it.",
     )
-    web_push_hosts: Annotated[str, AfterValidator(_push_hosts)] = Field(
+    web_push_hosts: Annotated[str, AfterValidator(values.push_hosts)] = Field(
         default="known",
         description="Push services that browsers' subscriptions may name, separated by commas, "
         "besides those of Apple, Google, Microsoft and Mozilla: hosts, *.example.com for any below "
         "one, host:port for another port than 443; any for every public host.",
     )
-    vapid_subject: Annotated[str, AfterValidator(_vapid_subject)] | None = Field(
+    vapid_subject: Annotated[str, AfterValidator(values.vapid_subject)] | None = Field(
         default=None,
         description="Whom a push service for browsers may write to about what is sent: "
         "mailto:push@example.com or https://example.com/contact. Without it: the sender of mails, "
@@ -332,37 +192,37 @@ class Settings(BaseSettings):
         description="Whether webhooks may call addresses that are not public, and loopback over "
         "plain HTTP: 1 or 0.",
     )
-    webhook_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
+    webhook_proxy: Annotated[SecretStr, AfterValidator(values.proxy_url)] | None = Field(
         default=None,
         description="HTTP proxy by which webhooks are called, written like HANDBELL_PROXY; hosts "
         "in HANDBELL_NO_PROXY are called without it. The proxy resolves their names then, so that "
         "only it can keep them out of your network.",
     )
 
-    listen: Annotated[str, AfterValidator(_host_and_port)] = Field(
+    listen: Annotated[str, AfterValidator(values.host_and_port)] = Field(
         default="127.0.0.1:8710",
         description="Where the send server listens, host:port; port 0 takes a free one.",
     )
-    public_url: Annotated[str, AfterValidator(_public_url)] = Field(
+    public_url: Annotated[str, AfterValidator(values.public_url)] = Field(
         default="",
         description="The address under which others reach the server, with its path; it stands in "
         "mails and on pages. Without it: where the server listens.",
     )
-    root_path: Annotated[str, AfterValidator(_root_path)] = Field(
+    root_path: Annotated[str, AfterValidator(values.root_path)] = Field(
         default="",
         description="The path under which a proxy serves Handbell, such as /push. Without it: the "
         "path of the public URL.",
     )
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+    trusted_proxies: Annotated[str, AfterValidator(values.networks)] = Field(
         default="",
         description="Addresses and networks of proxies whose forwarded headers are believed, "
         "separated by commas.",
     )
-    tls_certificate: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+    tls_certificate: Annotated[Path, AfterValidator(values.existing_file)] | None = Field(
         default=None,
         description="PEM file of the server's certificate with its chain, for TLS without a proxy.",
     )
-    tls_key: Annotated[Path, AfterValidator(_existing_file)] | None = Field(
+    tls_key: Annotated[Path, AfterValidator(values.existing_file)] | None = Field(
         default=None,
         description="PEM file of the certificate's key. Without it: the certificate's own file.",
     )
@@ -372,7 +232,7 @@ class Settings(BaseSettings):
         le=1_073_741_824,
         description="Largest body of one request to the server, and longest line of a stream.",
     )
-    allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
+    allowed_hosts: Annotated[str, AfterValidator(values.host_names)] = Field(
         default="",
         description="Names under which the server may be asked, separated by commas, besides those "
         "of the public URL and of this machine; *.example.com is any below it, * any at all. IP "
@@ -388,12 +248,12 @@ class Settings(BaseSettings):
         description="A key that may read /metrics and nothing else, as Authorization: Bearer; 16 "
         "characters at least.",
     )
-    smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] | None = Field(
+    smtp_url: Annotated[SecretStr, AfterValidator(values.smtp_url)] | None = Field(
         default=None,
         description="Mail server for the links that prove an address: smtp://user:password@host:587"
         " (with STARTTLS) or smtps://; ?tls=none sends in the clear.",
     )
-    mail_from: Annotated[str, AfterValidator(_mail_address)] | None = Field(
+    mail_from: Annotated[str, AfterValidator(values.mail_address)] | None = Field(
         default=None,
         description="Sender of those mails, an address such as push@example.com.",
     )
@@ -481,11 +341,6 @@ class Settings(BaseSettings):
 def variable(name: str) -> str:
     """Return the environment variable of a field: ``HANDBELL_HOME`` for ``home``."""
     return PREFIX + name.upper()
-
-
-def secret_keys(secret: SecretStr) -> list[str]:
-    """Return the Fernet keys of a ``secret_key`` setting in their order."""
-    return [key.strip() for key in secret.get_secret_value().split(",") if key.strip()]
 
 
 def _refuse_misspelt(environment: "os._Environ[str]") -> None:

@@ -35,6 +35,7 @@ BASE = {
     "diagnostic",
     "errors",
     "fixes",
+    "setting_values",
     "settings",
     "storage",
 }

@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 from handbell.errors import SettingsError
 from handbell.gateways.http2_values import trusted_certificates
 from handbell.server.links.smtp import MailServer
-from handbell.settings import Settings, secret_keys, variable
+from handbell.setting_values import secret_keys
+from handbell.settings import Settings, variable
 from handbell.storage.database import Database
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"

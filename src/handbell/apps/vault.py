@@ -10,7 +10,8 @@ from typing import Final, Self
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from handbell.errors import CredentialError, SettingsError, StorageError
-from handbell.settings import Settings, secret_keys
+from handbell.setting_values import secret_keys
+from handbell.settings import Settings
 from handbell.storage.folders import private_folder, storage_error
 
 KEY_FILE: Final = "secret.key"

@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from handbell._mail import mailbox, read_mail
 from handbell._paths import expanded
 from handbell.errors import MailError, SettingsError
-from handbell.settings import Settings, check_authority
+from handbell.setting_values import check_authority
+from handbell.settings import Settings
 
 TIMEOUT_SECONDS: Final = 30.0
 """The time-out of one step of the SMTP dialogue."""
