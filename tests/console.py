@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -17,10 +18,13 @@ from handbell.clocks import MachineClock
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.response import Response
+from handbell.demo_environment import DemoEnvironment
 from handbell.server.context import Context
 from handbell.server.limits import Limiter
+from handbell.settings import Settings
 from handbell.storage.shared_buckets import Ask, Given, SharedBuckets
 from handbell.system import System
+from handbell.twin.threaded import RunningTwin, start_twin
 
 MAIL: Final = "operator@example.com"
 PASSWORD: Final = "a bell rings twice"
@@ -118,3 +122,18 @@ def open_console(system: System, **options: Any) -> Iterator[Desk]:
     system.__dict__["operators"] = quick_operators(system)
     with Server(system, **options) as server:
         yield Desk(url=server.url, context=server.context, system=system, server=server)
+
+
+@contextmanager
+def open_rehearsal(folder: Path) -> Iterator[tuple[System, RunningTwin, App]]:
+    """Give a system whose twin runs where the console looks for it."""
+    system = System(Settings.load(home=folder / "home", request_timeout=5))
+    system.settings.home.mkdir(parents=True)
+    with (
+        DemoEnvironment(system) as demo_environment,
+        start_twin(system.twin_folder, hooks=demo_environment.hooks()) as twin,
+    ):
+        (app,) = demo_environment.prepare()
+        twin.add_app(app.id, app.name)
+        yield system, twin, app
+    system.database.close()

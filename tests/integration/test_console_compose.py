@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from socketserver import BaseRequestHandler, TCPServer
@@ -15,16 +14,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from tests.console import Desk, Visitor, open_console
+from tests.console import Desk, Visitor, open_console, open_rehearsal
 
 from handbell.apps.app import App
 from handbell.apps.sample_keys import make_key
 from handbell.creation.template import Template
-from handbell.demo_environment import DemoEnvironment
 from handbell.settings import Settings
 from handbell.system import System
 from handbell.twin.discovery import read_address, write_address
-from handbell.twin.threaded import RunningTwin, start_twin
+from handbell.twin.threaded import RunningTwin
 
 FORM = {"title": "Hello", "to": "people", "recipients": "test@4d.com", "when": "now"}
 
@@ -72,21 +70,6 @@ class Console:
             for one in self.system.audit.list()
             if one.action.startswith("notification.") and one.app == self.app.id
         ]
-
-
-@contextmanager
-def open_rehearsal(folder: Path) -> Iterator[tuple[System, RunningTwin, App]]:
-    """Give a system whose twin runs where the console looks for it."""
-    system = System(Settings.load(home=folder / "home", request_timeout=5))
-    system.settings.home.mkdir(parents=True)
-    with (
-        DemoEnvironment(system) as demo_environment,
-        start_twin(system.twin_folder, hooks=demo_environment.hooks()) as twin,
-    ):
-        (app,) = demo_environment.prepare()
-        twin.add_app(app.id, app.name)
-        yield system, twin, app
-    system.database.close()
 
 
 House = tuple[Desk, Visitor, RunningTwin]

@@ -7,7 +7,7 @@ import pytest
 from markupsafe import escape
 from pydantic_core import from_json
 
-from handbell._text import json_fault, local_time, moment, parse_fault
+from handbell._text import json_fault, local_time, moment, parse_fault, short_token
 from handbell.server.console.formatting import with_times
 
 AT = 1_795_820_000_000
@@ -77,3 +77,22 @@ def test_why_a_reader_gave_up_is_told_in_words(
     with pytest.raises((ValueError, RecursionError)) as caught:
         read(text)
     assert parse_fault(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("0f744707bebcf74f9b7c25d48e3358945f6aa01d", "0f744707bebc…"),
+        ("0f744707bebcf", "0f744707bebcf"),
+        ("dQw4w9WgXcQ:APA91bHun4MxP5egoKMwt2KZFBaFUH", "dQw4w9WgXcQ:…"),
+        (
+            "https://fcm.googleapis.com/fcm/send/dQw4w9WgXcQ:APA91bHun4",
+            "fcm.googleapis.com/…1bHun4",
+        ),
+        ("https://push.example.com/abc", "push.example.com/abc"),
+    ],
+    ids=["a token", "a short one", "a registration token", "an endpoint", "a short endpoint"],
+)
+def test_an_address_is_told_by_its_telling_part(address: str, shown: str) -> None:
+    """Of a token it is the beginning, of an endpoint the host and the end."""
+    assert short_token(address) == shown

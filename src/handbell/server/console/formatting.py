@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from handbell._icon import AppIcon
 from handbell._text import count, moment, rough_span, short_token, zoned
+from handbell.services.table import service_of
 
 from .fix_buttons import in_console, remedy
 
@@ -64,14 +65,21 @@ PLATFORM_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "tvos": "tvOS",
         "visionos": "visionOS",
         "watchos": "watchOS",
+        "android": "Android",
+        "web": "Browser",
     }
 )
-"""Each platform as Apple writes it."""
+"""Each platform as people write it."""
 
 
 def platform(name: str) -> str:
-    """Return the spelling of a platform by Apple."""
+    """Return a platform as people write it."""
     return PLATFORM_WORDS.get(name, name)
+
+
+def service_title(gateway: str) -> str:
+    """Return what the push service behind a gateway is called."""
+    return service_of(gateway).title
 
 
 def when(milliseconds: float | None, *, empty: str = "never") -> Markup | str:
@@ -139,6 +147,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "number": number,
         "percent": percent,
         "platform": platform,
+        "service_title": service_title,
         "count": count,
         "short_token": short_token,
     }

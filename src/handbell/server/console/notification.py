@@ -122,6 +122,7 @@ def _read(page: Page) -> dict[str, Any]:
         "overview": overview,
         "standing": standing_of(overview, is_held=bool(held)),
         "steps": steps_of(funnel),
+        "services": funnel.services if len(funnel.services) > 1 else (),
         "deliveries": found,
         "search": search,
         "is_filtered": any((search.state, search.reason, search.mail, search.after)),

@@ -45,8 +45,8 @@ _ACTS: Final = {
     ),
     "release": _SessionAction(
         question="Try {device} again?",
-        text="The quarantine ends, and the next notification goes to it. If Apple refuses the "
-        "token once more, the session comes back into quarantine.",
+        text="The quarantine ends, and the next notification goes to it. If the push service "
+        "refuses it once more, the session comes back into quarantine.",
         label="End the quarantine",
         message="{device} is sent to again.",
         done_already="{device} was not in quarantine any more.",
