@@ -10,7 +10,8 @@
         handbell_twin.add_fault("answer", reason="Unregistered")
         assert "Unregistered" in handbell_push.send({"title": "Hello"}, "test@4d.com").warnings[0]
 
-Each test has a home, a twin and a phone of its own, so no state leaks into the next.
+``handbell_android`` and ``handbell_browser`` are other devices of the same person, for a test that
+names them. Each test has a home, a twin and devices of its own, so no state leaks into the next.
 """
 
 from dataclasses import dataclass
@@ -92,6 +93,20 @@ def handbell_twin(handbell_home: Path) -> "Iterator[RunningTwin]":
 def handbell_phone(handbell_twin: "RunningTwin") -> VirtualPhone:
     """Return a virtual phone of test@4d.com, registered."""
     phone = handbell_twin.add_phone("Test phone", mail="test@4d.com")
+    return VirtualPhone(handbell_twin, phone.id, "test@4d.com", phone.token)
+
+
+@pytest.fixture
+def handbell_android(handbell_twin: "RunningTwin") -> VirtualPhone:
+    """Return a virtual Android phone of test@4d.com, registered."""
+    phone = handbell_twin.add_phone("Test Android", mail="test@4d.com", platform="android")
+    return VirtualPhone(handbell_twin, phone.id, "test@4d.com", phone.token)
+
+
+@pytest.fixture
+def handbell_browser(handbell_twin: "RunningTwin") -> VirtualPhone:
+    """Return a virtual browser of test@4d.com, subscribed and registered."""
+    phone = handbell_twin.add_browser("Test browser", mail="test@4d.com")
     return VirtualPhone(handbell_twin, phone.id, "test@4d.com", phone.token)
 
 

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.firefox import wait_for
 
 from handbell.demo_environment import DemoEnvironment, isolated_settings
+from handbell.push import PushNotification
 from handbell.system import System
+from handbell.testing import VirtualPhone
 from handbell.twin.threaded import RunningTwin, start_twin
 
 MAIL = "test@4d.com"
@@ -58,3 +61,30 @@ def test_a_second_browser_subscribes_with_the_same_key(
     endpoints = [phone.token for phone in twin.phones.values()]
     found = twin.call(lambda running: [running._webpush.store.find(one) for one in endpoints])  # noqa: SLF001
     assert [item and item.key for item in found] == [key.public_key] * 2
+
+
+def test_one_send_reaches_every_device_of_a_person(
+    handbell_home: Path,
+    handbell_push: PushNotification,
+    handbell_phone: VirtualPhone,
+    handbell_android: VirtualPhone,
+    handbell_browser: VirtualPhone,
+) -> None:
+    """The fixtures' devices show it, and what is opened on each is in the ledger."""
+    response = handbell_push.send({"title": "Hello", "body": "World"}, MAIL)
+    devices = (handbell_phone, handbell_android, handbell_browser)
+    assert [item.gateway for item in response.deliveries] == ["apns", "fcm", "webpush"]
+    for device in devices:
+        (card,) = device.cards
+        assert (card.title, card.body) == ("Hello", "World")
+        device.open(card)
+    system = System(isolated_settings(handbell_home))
+    found = wait_for(
+        lambda: [
+            item
+            for item in system.ledger.deliveries_of(response.deliveries[0].notification_id)
+            if item.displayed_at and item.opened_at
+        ][2:]
+    )
+    assert found[0].gateway == "webpush"
+    system.database.close()
