@@ -531,6 +531,41 @@ def test_each_host_has_its_own_apps(lone_desk: Desk) -> None:
     assert (only["appID"], only["paths"]) == (third.id, ["/mobileapp/$/*"])
 
 
+def test_android_learns_which_apps_open_a_hosts_links(lone_desk: Desk) -> None:
+    """Package and certificates of each app whose links they are; narrowed to its own paths."""
+    path, apps = "/.well-known/assetlinks.json", lone_desk.stage.system.apps
+    missing = lone_desk.client.get(path)
+    assert (missing.status_code, "--android-fingerprint" in missing.json()["fix"]) == (404, True)
+    digits = "0123456789abcdef" * 4
+    ids = {"android_package": "com.sample.myapp", "android_fingerprints": (digits,)}
+    app = apps.set_ids(lone_desk.stage.app, ids)
+    answer = lone_desk.client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    (statement,) = answer.json()
+    (fingerprint,) = app.android_fingerprints
+    relation = "delegate_permission/common.handle_all_urls"
+    assert statement["relation"] == [relation]
+    assert statement["target"] == {
+        "namespace": "android_app",
+        "package_name": "com.sample.myapp",
+        "sha256_cert_fingerprints": [fingerprint],
+    }
+    narrowed = {"dynamic_app_link_components": [{"/": "/mobileapp/$/*"}]}
+    assert statement["relation_extensions"] == {relation: narrowed}
+    droid = apps.add(android_package="com.sample.droid", android_fingerprints=[digits])
+    packages = {one["target"]["package_name"] for one in lone_desk.client.get(path).json()}
+    assert packages == {"com.sample.myapp", "com.sample.droid"}
+    site = lone_desk.client.get("/.well-known/apple-app-site-association").json()
+    assert [one["appID"] for one in site["applinks"]["details"]] == [app.id]
+    assert site["applinks"]["details"][0]["paths"] == [f"/mobileapp/$/{app.id}/*"]
+    lone_desk.stage.system.identities.set(droid, associated_domain="links.example.com")
+    there = lone_desk.client.get(path, headers={"Host": "links.example.com"}).json()
+    assert [one["target"]["package_name"] for one in there] == ["com.sample.droid"]
+    host = {"Host": "links.example.com"}
+    apples = lone_desk.client.get("/.well-known/apple-app-site-association", headers=host)
+    assert apples.status_code == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -209,7 +209,7 @@ def test_a_file_of_the_future_is_of_now(folder: Folder) -> None:
         ({"device": {"token": ""}}, "no device token"),
         ({"device": {"token": None}}, "no device token"),
         ({"device": {"token": "booted"}}, "not a device token"),
-        ({"device": {"os": "android", "token": "fcm:token"}}, "Android"),
+        ({"device": {"os": "android", "token": "fcm:token"}}, "registration token"),
         ({"device": {"os": "windows"}}, "not a known platform"),
         ({"email": ""}, "no mail address"),
         ({"email": "nobody"}, "not a mail address"),
@@ -335,7 +335,7 @@ def test_a_folder_named_by_its_bundle_id_takes_the_team_from_its_manifest(folder
 
 
 def test_a_folder_without_a_team_is_skipped(folder: Folder) -> None:
-    """An app of Android alone has no team; it is named, and the others go on."""
+    """An app of Apple's has one; the folder is named, and the others go on."""
     folder.write_app("com.sample.droid", team={"id": ""})
     (folder.root / "notes").mkdir()
     steps = folder.run()

@@ -264,6 +264,7 @@ def test_a_name_that_is_not_ours_reads_nothing(server: Server, system: System) -
         "/readyz",
         "/.well-known/apple-app-site-association",
         "/apple-app-site-association",
+        "/.well-known/assetlinks.json",
         "/mobileapp/{path:path}",
     }
     with server.client(server.key(), headers={"Host": "rebound.example"}) as client:

@@ -24,7 +24,9 @@ def import_4d(
 
     parts = system()
     moved: list[int] = []
-    steps = list(import_folder(folder, parts.apps, parts.registry, moved=moved))
+    steps = list(
+        import_folder(folder, parts.apps, parts.registry, identities=parts.identities, moved=moved)
+    )
     parts.revocations.wait(moved)
     counted = Counter(step.outcome for step in steps)
     reported = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())

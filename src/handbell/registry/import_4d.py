@@ -1,10 +1,10 @@
 """Import the MobileApps folder of the 4D component "4D Mobile App Server".
 
-One folder per app, named ``<team id>.<bundle id>``; in it ``manifest.json``, the team's
-``AuthKey_XXXXXXXXXX.p8`` and one JSON file without extension per session.
+One folder per app, named ``<team id>.<bundle id>``, or by the bundle id alone where an app is for
+Android; in it ``manifest.json``, the team's ``AuthKey_XXXXXXXXXX.p8``, perhaps
+``google-services.json``, and one JSON file without extension per session.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,22 +15,15 @@ from handbell._mail import fold_mail
 from handbell._paths import expanded
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
-from handbell.errors import (
-    AppError,
-    AppExistsError,
-    CredentialError,
-    HandbellError,
-    RegistryError,
-)
-from handbell.services.apns.address import read_token
+from handbell.errors import AppError, CredentialError, HandbellError, RegistryError
 from handbell.services.apns.credential import read_auth_key
 
+from .addresses import read_address
+from .identity import IdentityStore
+from .import_4d_files import MANIFEST, AppFolder, clean, object_of, read_object, text_of, unreadable
 from .registration import Registration
-from .session import MAX_LABEL_LENGTH, Session, read_platform
+from .session import Session, read_platform
 from .store import Registry
-
-MAX_FILE_BYTES: Final = 1024 * 1024
-MANIFEST: Final = "manifest.json"
 
 Outcome = Literal["imported", "unchanged", "skipped"]
 _STATUS: Final = {"accepted": "active", "pending": "pending"}
@@ -56,13 +49,15 @@ def import_folder(
     apps: AppStore,
     registry: Registry,
     *,
+    identities: IdentityStore | None = None,
     moved: list[int] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Iterator[ImportStep]:
     """Import a MobileApps folder and yield the result of each file.
 
     It is idempotent: equal data are unchanged, and later registrations are kept. An unusable file
-    is skipped with its reason. The folder is not changed. Sessions that lost their token are added
+    is skipped with its reason. The folder is not changed. Apps of Android come along, and with
+    ``identities`` the domain of universal links. Sessions that lost their token are added
     to ``moved``, to be released from the workers. Raises :class:`~handbell.errors.RegistryError`
     when it cannot be read.
     """
@@ -73,11 +68,11 @@ def import_folder(
             fix="Name the folder MobileApps, which lies beside the data file",
         )
     for folder in folders:
-        one = _Folder(root, folder, apps, registry, [] if moved is None else moved, now)
+        one = _Folder(root, folder, apps, registry, [] if moved is None else moved, now, identities)
         try:
             yield from one.steps()
         except OSError as error:
-            yield one.skip(folder, "app", _unreadable(folder.name, error))
+            yield one.skip(folder, "app", unreadable(folder.name, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +83,7 @@ class _Found:
     at: int
     mail: str
     token: str
+    service: str
     platform: str
     status: str
     locale: str | None
@@ -103,30 +99,62 @@ class _Folder:
     registry: Registry
     moved: list[int]
     now: Callable[[], float]
+    identities: IdentityStore | None
 
     def steps(self) -> Iterator[ImportStep]:
         try:
-            app = _named_app(self.folder)
+            described = AppFolder.read(self.folder)
         except (AppError, RegistryError) as error:
             yield self.skip(self.folder, "app", error)
             return
+        if described.fault is not None:
+            yield self.skip(self.folder / MANIFEST, "manifest", described.fault)
         try:
-            app = replace(app, name=_app_name(self.folder) or app.name)
-        except (AppError, RegistryError) as error:
-            yield self.skip(self.folder / MANIFEST, "manifest", error)
-        app, outcome = self._add_app(app)
-        yield self.step(self.folder, f"app {app.id}", outcome)
+            app, outcome = self._app(described)
+        except AppError as error:
+            yield self.skip(self.folder, "app", error)
+            return
+        yield self.step(self.folder, f"app {app.id}", outcome, described.remark)
+        yield from self._domain(app, described.associated_domain)
         yield from self._keys(app)
         yield from self._sessions(app)
 
-    def _add_app(self, app: App) -> tuple[App, Outcome]:
-        try:
-            return self._added(app), "imported"
-        except AppExistsError:
-            return self.apps.find(app.id), "unchanged"
+    def _app(self, described: AppFolder) -> tuple[App, Outcome]:
+        """Return the app of the folder, added or completed."""
+        ids = described.ids()
+        known = self._known(described)
+        if known is None:
+            return self.apps.add(**ids, name=described.name, is_suggested=True), "imported"
+        missing = {name: value for name, value in ids.items() if value and not getattr(known, name)}
+        if not missing:
+            return known, "unchanged"
+        return self.apps.set_ids(known, missing), "imported"
 
-    def _added(self, app: App) -> App:
-        return self.apps.add(app.team_id, app.bundle_id, app.name, is_suggested=True)
+    def _known(self, described: AppFolder) -> App | None:
+        """Return the app that is here already, by Apple's ids, or else by bundle id or package."""
+        apps = self.apps.list()
+        if described.team_id is not None:
+            wanted = f"{described.team_id}.{described.bundle_id}"
+            return next((app for app in apps if wanted in (app.id, app.apple_id)), None)
+        names = {described.bundle_id, described.android_package}
+        alike = [app for app in apps if names & {app.id, app.bundle_id, app.android_package}]
+        return alike[0] if len(alike) == 1 else None
+
+    def _domain(self, app: App, domain: str | None) -> Iterator[ImportStep]:
+        if domain is None or self.identities is None:
+            return
+        file, what = self.folder / MANIFEST, f"domain {domain}"
+        known = self.identities.of(app).associated_domain
+        if known is not None:
+            kept = "" if known == domain.lower() else f"{known} was set here"
+            yield self.step(file, what, "unchanged", kept)
+            return
+        try:
+            self.identities.set(app, associated_domain=domain)
+        except AppError as error:
+            yield self.skip(file, what, error)
+        else:
+            yield self.step(file, what, "imported")
 
     def _keys(self, app: App) -> Iterator[ImportStep]:
         known = {
@@ -138,7 +166,7 @@ class _Folder:
                 is_new = (key.key_id, key.fingerprint) not in known
                 if is_new:
                     self.apps.add_credential(app, key)
-            except CredentialError as error:
+            except (AppError, CredentialError) as error:
                 yield self.skip(file, "key", error)
             else:
                 yield self.step(file, f"key {key.key_id}", "imported" if is_new else "unchanged")
@@ -169,12 +197,13 @@ class _Folder:
             registration = Registration.read(
                 found.mail,
                 found.token,
+                service=found.service,
                 status=found.status,
                 at=found.at,
                 platform=found.platform,
                 locale=found.locale,
                 device=found.device,
-                external_id=_clean(found.file.name),
+                external_id=clean(found.file.name),
             )
             self.moved.extend(self.registry.admit(app, registration).moved)
         except RegistryError as error:
@@ -182,23 +211,13 @@ class _Folder:
         return self.step(found.file, what, "imported", found.note)
 
     def step(self, file: Path, what: str, outcome: Outcome, reason: str = "") -> ImportStep:
-        relative = _clean(str(file.relative_to(self.root)))
-        return ImportStep(file=relative, what=_clean(what), outcome=outcome, reason=_clean(reason))
+        relative = clean(str(file.relative_to(self.root)))
+        return ImportStep(file=relative, what=clean(what), outcome=outcome, reason=clean(reason))
 
     def skip(self, file: Path, what: str, error: HandbellError) -> ImportStep:
         # The other column names the file.
         reason = error.what.replace(str(file), file.name)
-        return replace(self.step(file, what, "skipped", reason), fix=_clean(error.fix))
-
-
-_FROM_BACKUP: Final = "Bring the original's file back from a backup, and import again"
-
-
-def _unreadable(name: str, error: OSError) -> RegistryError:
-    return RegistryError(
-        f"{name} cannot be read: {error.strerror or type(error).__name__}",
-        fix="Give this user the right to read it where that is missing, and import again",
-    )
+        return replace(self.step(file, what, "skipped", reason), fix=clean(error.fix))
 
 
 def _app_folders(root: Path) -> tuple[Path, list[Path]]:
@@ -214,24 +233,6 @@ def _app_folders(root: Path) -> tuple[Path, list[Path]]:
         ) from None
 
 
-def _named_app(folder: Path) -> App:
-    try:
-        return App.read_id(folder.name)
-    except AppError:
-        manifest = _read_object(folder / MANIFEST)
-    team_id = _text(_object(manifest, "team"), "id")
-    if not team_id:
-        raise RegistryError(
-            "Neither the folder's name nor its manifest has a team id",
-            fix="Name the folder TEAMID.BUNDLEID, as the original does, and import again",
-        )
-    return App(team_id=team_id, bundle_id=folder.name)
-
-
-def _app_name(folder: Path) -> str | None:
-    return _text(_object(_read_object(folder / MANIFEST), "application"), "name")
-
-
 def _session_files(folder: Path) -> list[Path]:
     return sorted(
         file
@@ -241,9 +242,9 @@ def _session_files(folder: Path) -> list[Path]:
 
 
 def _read_session(file: Path, *, latest: int) -> _Found:
-    content = _read_object(file)
-    device = _object(content, "device")
-    mail, token = _text(content, "email"), _text(device, "token")
+    content = read_object(file)
+    device = object_of(content, "device")
+    mail, token = text_of(content, "email"), text_of(device, "token")
     if mail is None:
         raise RegistryError(
             "It names no mail address",
@@ -254,29 +255,26 @@ def _read_session(file: Path, *, latest: int) -> _Found:
             "It has no device token: the app never asked for push",
             fix="Nothing to do: it is registered once the app asks",
         )
-    system = (_text(device, "os") or "ios").lower()
-    if system == "android":
-        raise RegistryError(
-            "It is an Android device, which Handbell does not reach yet",
-            fix="Nothing to do: leave the original system running for those devices",
-        )
-    status = _text(content, "status")
+    system = (text_of(device, "os") or "ios").lower()
+    address = read_address(token, platform=read_platform(system))
+    status = text_of(content, "status")
     return _Found(
         file=file,
         at=min(file.stat().st_mtime_ns // 1_000_000, latest),
         mail=mail,
-        token=read_token(token),
+        token=address.token,
+        service=address.service,
         platform=read_platform(system),
         status=_STATUS.get(status or "", "pending"),
-        locale=_locale(_object(content, "language")),
-        device=_text(device, "description"),
+        locale=_locale(object_of(content, "language")),
+        device=text_of(device, "description"),
         note="" if status in _STATUS else "Its status is not known, so it is pending",
     )
 
 
 def _locale(language: dict[str, Any]) -> str | None:
-    parts = [part for part in (_text(language, "code"), _text(language, "region")) if part]
-    whole = _text(language, "id") or "-".join(parts)
+    parts = [part for part in (text_of(language, "code"), text_of(language, "region")) if part]
+    whole = text_of(language, "id") or "-".join(parts)
     return whole.replace("_", "-") or None
 
 
@@ -286,41 +284,3 @@ def _kept(found: _Found, known: Session) -> str:
     if known.mail != fold_mail(found.mail):
         return f"The device was later registered here for {known.mail}"
     return ""
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(file))
-    except (ValueError, RecursionError):
-        raise RegistryError(f"{file.name} is not JSON", fix=_FROM_BACKUP) from None
-    except OSError as error:
-        raise _unreadable(file.name, error) from None
-    if not isinstance(content, dict):
-        raise RegistryError(f"{file.name} does not hold a JSON object", fix=_FROM_BACKUP)
-    return content
-
-
-def _read_text(file: Path) -> str:
-    # Opening a pipe would wait for its writer.
-    if file.exists() and not file.is_file():
-        raise RegistryError(f"{file.name} is not a file", fix=_FROM_BACKUP)
-    with file.open("rb") as opened:
-        data = opened.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise RegistryError(f"{file.name} is far too large", fix=_FROM_BACKUP)
-    return data.decode("utf-8-sig")
-
-
-def _object(content: dict[str, Any], name: str) -> dict[str, Any]:
-    value = content.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(content: dict[str, Any], name: str) -> str | None:
-    value = content.get(name)
-    return _clean(value).strip()[:MAX_LABEL_LENGTH] or None if isinstance(value, str) else None
-
-
-def _clean(text: str) -> str:
-    # JSON and file names can contain lone surrogates, which cannot be printed or stored.
-    return text.encode(errors="replace").decode()

@@ -130,6 +130,7 @@ ROUTES: Final[Mapping[tuple[str, str], RouteRequirement]] = MappingProxyType(
         ("POST", "/prove/{secret}"): PUBLIC,
         ("GET", "/.well-known/apple-app-site-association"): ANY_HOST,
         ("GET", "/apple-app-site-association"): ANY_HOST,
+        ("GET", "/.well-known/assetlinks.json"): ANY_HOST,
         ("GET", "/mobileapp/{path:path}"): ANY_HOST,
         # The console.
         ("GET", "/console/static/{name}"): SIGN_IN,
