@@ -75,9 +75,8 @@ class Settings(BaseSettings):
     )
     signals_url: Annotated[SecretStr, AfterValidator(values.postgresql_url)] | None = Field(
         default=None,
-        description="Address of the PostgreSQL server itself, by which changes are heard of at "
-        "once, where the database's is that of a pooler such as PgBouncer. Without it: the "
-        "database's.",
+        description="URL of the PostgreSQL server itself, used to listen for changes where the "
+        "database URL leads to a pooler such as PgBouncer. Without it: the database URL.",
     )
     engine: Annotated[SecretStr, AfterValidator(values.broker_url)] | None = Field(
         default=None,
@@ -137,8 +136,8 @@ class Settings(BaseSettings):
     )
     no_proxy: Annotated[str, AfterValidator(values.exceptions)] = Field(
         default="",
-        description="Hosts and networks that are asked without the proxy, separated by commas; a "
-        "name covers all below it.",
+        description="Hosts and networks to reach without the proxy, separated by commas; a name "
+        "includes its subdomains.",
     )
     web_push_hosts: Annotated[str, AfterValidator(values.push_hosts)] = Field(
         default="known",
@@ -170,14 +169,14 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=10_000,
-        description="Ceiling of the connections of all workers together, for one team, key and "
-        "environment; 0 for none. Each worker has an equal share of them, and at least one.",
+        description="Limit on the connections of all workers together, for one team, key and "
+        "environment; 0 for none. Each worker has an equal share, and at least one.",
     )
     in_flight: int = Field(
         default=1000,
         ge=1,
         le=10_000,
-        description="Pushes on their way at once per connection; the server may allow fewer.",
+        description="Pushes in flight at once per connection; the push service may allow fewer.",
     )
 
     keep_days: float = Field(
@@ -205,8 +204,8 @@ class Settings(BaseSettings):
     )
     public_url: Annotated[str, AfterValidator(values.public_url)] = Field(
         default="",
-        description="The address under which others reach the server, with its path; it stands in "
-        "mails and on pages. Without it: where the server listens.",
+        description="The URL by which others reach the server, with its path; used in mails and "
+        "on pages. Without it: where the server listens.",
     )
     root_path: Annotated[str, AfterValidator(values.root_path)] = Field(
         default="",
@@ -215,7 +214,7 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[str, AfterValidator(values.networks)] = Field(
         default="",
-        description="Addresses and networks of proxies whose forwarded headers are believed, "
+        description="Addresses and networks of proxies whose forwarded headers are trusted, "
         "separated by commas.",
     )
     tls_certificate: Annotated[Path, AfterValidator(values.existing_file)] | None = Field(
@@ -234,19 +233,19 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[str, AfterValidator(values.host_names)] = Field(
         default="",
-        description="Names under which the server may be asked, separated by commas, besides those "
-        "of the public URL and of this machine; *.example.com is any below it, * any at all. IP "
-        "addresses, localhost and names without a dot are always allowed.",
+        description="Host names that the server answers to, separated by commas, besides those "
+        "of the public URL and of this machine; *.example.com includes all subdomains, * is any "
+        "name. IP addresses, localhost and names without a dot are always allowed.",
     )
     metrics_public: bool = Field(
         default=False,
-        description="Whether anybody may read /metrics; else the metrics key and API keys that "
-        "administer every app: 1 or 0.",
+        description="Whether anybody may read /metrics; otherwise only the metrics key and API "
+        "keys that administer every app: 1 or 0.",
     )
     metrics_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         default=None,
-        description="A key that may read /metrics and nothing else, as Authorization: Bearer; 16 "
-        "characters at least.",
+        description="A key that may read /metrics and nothing else, sent as Authorization: "
+        "Bearer; at least 16 characters.",
     )
     smtp_url: Annotated[SecretStr, AfterValidator(values.smtp_url)] | None = Field(
         default=None,
@@ -261,8 +260,8 @@ class Settings(BaseSettings):
         default=50,
         ge=1,
         le=100_000,
-        description="How many sessions (devices) a person may have in one app. Beyond it those go "
-        "for which nothing was ever accepted; then a registration is refused.",
+        description="How many sessions (devices) a person may have in one app. Beyond that, those "
+        "to which no push was ever accepted are closed; then registrations are refused.",
     )
     sign_in_hours: float = Field(
         default=12.0,
