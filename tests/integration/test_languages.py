@@ -233,5 +233,5 @@ def test_locales_are_read_only_where_there_are_languages(scene: Scene) -> None:
     )
     queue = scene.system.queue
     assert [one.locale for one in queue.page(shard, 10)] == [None, None, None]
-    spoken = [one.locale for one in queue.page(shard, 10, also=frozenset({"locale"}))]
+    spoken = [one.locale for one in queue.page(shard, 10, extra=frozenset({"locale"}))]
     assert spoken == list(LOCALES.values())

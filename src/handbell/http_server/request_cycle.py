@@ -64,8 +64,8 @@ class RequestCycle:
         "_head",
         "_held",
         "_is_chunked",
+        "_is_end_received",
         "_is_head",
-        "_is_told",
         "_left",
         "_pieces",
         "_signal",
@@ -94,7 +94,7 @@ class RequestCycle:
         self._expects = expects_continue
         self._pieces: list[bytes] = []
         self._held = 0
-        self._is_told = False
+        self._is_end_received = False
         # An application may treat HEAD as GET, and change the scope.
         self._is_head = scope["method"] == "HEAD"
         self._signal: asyncio.Event | None = None
@@ -152,7 +152,10 @@ class RequestCycle:
             if not (self.is_whole or self.is_answering or self.is_gone):
                 self._wire.write(_CONTINUE)
         while not (
-            self._pieces or (self.is_whole and not self._is_told) or self.is_gone or self.is_over
+            self._pieces
+            or (self.is_whole and not self._is_end_received)
+            or self.is_gone
+            or self.is_over
         ):
             if self._signal is None:
                 self._signal = asyncio.Event()
@@ -164,7 +167,7 @@ class RequestCycle:
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces, self._held = [], 0
-        self._is_told = self.is_whole
+        self._is_end_received = self.is_whole
         return {"type": "http.request", "body": body, "more_body": not self.is_whole}
 
     async def send(self, message: Any) -> None:

@@ -1,7 +1,7 @@
-"""Reading a broadcast's sessions in pages, with as little work for each of millions as can be.
+"""Read a broadcast's sessions in pages, as cheaply per session as possible.
 
 Measured in instructions per session (docs/decisions/0009-where-the-time-of-a-push-goes.md): the
-index is not what costs, the columns are, and so is each step that gives up the interpreter.
+index costs little, but each column does, and each step that gives up the interpreter lock.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -31,16 +31,16 @@ from handbell.storage.lists import each, in_list
 from handbell.storage.statements import Page, Statement
 from handbell.storage.tables import OF_OTHER_SERVICES, deliveries, sessions
 
-Also = frozenset[str]
-"""Which of the columns beside token and environment are wanted: those of :data:`ALSO`."""
+ExtraColumns = frozenset[str]
+"""Columns to read in addition to token and environment, some of :data:`EXTRA_COLUMNS`."""
 
-ALSO: Final = ("user_id", "time_zone", "locale")
+EXTRA_COLUMNS: Final = ("user_id", "time_zone", "locale")
 
 
 class Listener(NamedTuple):
     """One session of a broadcast's page; its first attempt, unless the shard was resumed.
 
-    ``user_id``, ``time_zone`` and ``locale`` are read only where something goes by them,
+    ``user_id``, ``time_zone`` and ``locale`` are read only where a rule or a language needs them,
     ``gateway`` and ``details`` only where an app has sessions of several push services.
     """
 
@@ -95,23 +95,23 @@ def read_page(
     shard: Shard,
     limit: int,
     *,
-    also: Also = frozenset(),
+    extra: ExtraColumns = frozenset(),
     is_development: bool = False,
     services: Collection[str] | None = None,
 ) -> list[Listener]:
     """Return the next sessions of a shard, in the order of their ids; empty at its end.
 
     ``is_development`` makes sessions that were never reached start in that environment. What is not
-    wanted by ``also`` is None. ``services`` are the push services that can carry the notification;
+    wanted by ``extra`` is None. ``services`` are the push services that can carry the notification;
     None says that all sessions are Apple's. Of one device's sessions with several services, the
     first service's gets it.
     """
     page = _page(
         is_development=is_development,
         has_source=shard.source is not None,
-        passes_over=shard.is_resumed or shard.is_split,
+        skips_sent=shard.is_resumed or shard.is_split,
         has_zones=shard.zones is not None,
-        also=also,
+        extra=extra,
         order=None if services is None else tuple(SERVICES),
     )
     values: dict[str, Any] = {
@@ -131,7 +131,7 @@ def read_page(
     columns = page.columns(connection, **values)
     if not columns:
         return []
-    return _listeners(columns, also, is_repeat=shard.is_resumed, is_mixed=services is not None)
+    return _listeners(columns, extra, is_repeat=shard.is_resumed, is_mixed=services is not None)
 
 
 def has_other_services(connection: Connection, app_row: int) -> bool:
@@ -140,15 +140,15 @@ def has_other_services(connection: Connection, app_row: int) -> bool:
 
 
 def _listeners(
-    columns: Sequence[Iterable[Any]], also: Also, *, is_repeat: bool, is_mixed: bool
+    columns: Sequence[Iterable[Any]], extra: ExtraColumns, *, is_repeat: bool, is_mixed: bool
 ) -> list[Listener]:
     numbers, tokens, environments, *rest = columns
     gateways: Iterable[Any] = repeat("apns")
     details: Iterable[Any] = repeat(None)
     if is_mixed:
         gateways, details, *rest = rest
-    named = dict(zip(_named(also), rest, strict=True))
-    user_ids, zones, locales = (named.get(name, repeat(None)) for name in ALSO)
+    named = dict(zip(_named(extra), rest, strict=True))
+    user_ids, zones, locales = (named.get(name, repeat(None)) for name in EXTRA_COLUMNS)
     made = zip(
         numbers,
         tokens,
@@ -167,8 +167,8 @@ def _listeners(
     return list(map(_listener, made))
 
 
-def _named(also: Also) -> list[str]:
-    return [name for name in ALSO if name in also]
+def _named(extra: ExtraColumns) -> list[str]:
+    return [name for name in EXTRA_COLUMNS if name in extra]
 
 
 @lru_cache
@@ -176,9 +176,9 @@ def _page(
     *,
     is_development: bool,
     has_source: bool,
-    passes_over: bool,
+    skips_sent: bool,
     has_zones: bool,
-    also: Also,
+    extra: ExtraColumns,
     order: tuple[str, ...] | None,
 ) -> Page:
     environment: Any = sessions.c.environment
@@ -188,7 +188,7 @@ def _page(
     columns = [sessions.c.id, sessions.c.token, environment.label("environment")]
     if order is not None:
         columns += [sessions.c.service, sessions.c.address]
-    columns += [sessions.c[name] for name in _named(also)]
+    columns += [sessions.c[name] for name in _named(extra)]
     statement = (
         select(*columns)
         .where(
@@ -204,7 +204,7 @@ def _page(
         statement = statement.where(got(bindparam("source")))
     if has_zones:
         statement = statement.where(_zone().in_(select(each("zones").c.value)))
-    if passes_over:
+    if skips_sent:
         statement = statement.where(
             ~exists().where(
                 deliveries.c.notification_id == bindparam("notification"),

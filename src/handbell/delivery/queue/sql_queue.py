@@ -40,14 +40,14 @@ from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessio
 
 from .due import Due
 from .open_since import OpenSince
-from .session_pages import Also, Listener, Shard, has_other_services, read_page
+from .session_pages import ExtraColumns, Listener, Shard, has_other_services, read_page
 from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
 
 MOST_SHARDS: Final = 200
 """The maximum number of shards of different notifications that are taken at once."""
 
 
-class Asked(NamedTuple):
+class PageRequest(NamedTuple):
     """A request for sessions of a shard.
 
     ``carried`` names the push services that can carry the notification; it is asked where the app
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
     shard: Shard
     limit: int
-    also: Also
+    extra: ExtraColumns
     is_development: bool
     carried: Callable[[], Collection[str]]
 
@@ -199,29 +199,29 @@ class Queue:
         shard: Shard,
         limit: int,
         *,
-        also: Also = frozenset(),
+        extra: ExtraColumns = frozenset(),
         is_development: bool = False,
     ) -> list[Listener]:
         """Return the next sessions of a shard.
 
         See :func:`~handbell.delivery.queue.session_pages.read_page`.
         """
-        (found,) = self.pages([Asked(shard, limit, also, is_development, lambda: SERVICES)])
+        (found,) = self.pages([PageRequest(shard, limit, extra, is_development, lambda: SERVICES)])
         return found
 
-    def pages(self, asked: Iterable[Asked]) -> list[list[Listener]]:
+    def pages(self, asked: Iterable[PageRequest]) -> list[list[Listener]]:
         """Return the next sessions of several shards, in order."""
         with self._database.read() as connection:
             return [self._page(connection, one) for one in asked]
 
-    def _page(self, connection: Connection, asked: Asked) -> list[Listener]:
+    def _page(self, connection: Connection, asked: PageRequest) -> list[Listener]:
         app = asked.shard.app_row
         read = partial(
             read_page,
             connection,
             asked.shard,
             asked.limit,
-            also=asked.also,
+            extra=asked.extra,
             is_development=asked.is_development,
         )
         if not self.is_mixed(app):

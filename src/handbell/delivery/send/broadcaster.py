@@ -13,7 +13,7 @@ from handbell.delivery.policy.ramp_up import RampUps
 from handbell.delivery.policy.retry import MENDED_BY_HAND, SERVICE_DOWN
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.queue.session_pages import Listener, Shard
-from handbell.delivery.queue.sql_queue import Asked, Queue
+from handbell.delivery.queue.sql_queue import PageRequest, Queue
 from handbell.delivery.record.outcome_batch import Batch
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.app_state import FIRST_BATCH, AppState
@@ -222,8 +222,8 @@ class Broadcaster:
             self._app_states.reserving(composed.app_state, most),
         ):
             rules, former = composed.app_state.rules, held.route
-            also = composed.needs(rules)
-            asked = Asked(held.shard, most, also, composed.is_development, composed.carried)
+            extra = composed.needs(rules)
+            asked = PageRequest(held.shard, most, extra, composed.is_development, composed.carried)
             (found,) = await self._reading.bring([asked])
             if self._has_to_wait(found, composed):
                 await self._divide(held, composed)
@@ -244,7 +244,7 @@ class Broadcaster:
             is_last = _is_end(found, most, held.shard) and len(listeners) == len(found)
             self._note_page(held, listeners, ticket, is_last=is_last)
 
-    async def _read(self, asked: Sequence[Asked]) -> list[list[Listener]]:
+    async def _read(self, asked: Sequence[PageRequest]) -> list[list[Listener]]:
         return await self._storage_retry.call(self._queue.pages, asked)
 
     async def _size_of_page(
