@@ -21,6 +21,7 @@ from .postgresql import PostgresServer, Unavailable
 from .programs import (
     AIOAPNS,
     ENGINE,
+    FCM_ENGINE,
     FCM_GATEWAY,
     GATEWAY,
     GO,
@@ -131,16 +132,19 @@ class Bench:
 
     def services(self) -> list[Figure]:
         """Return the figures of the other push services, beside their own libraries."""
+        return [*self._fcm(), *self._web_push()]
+
+    def _fcm(self) -> list[Figure]:
         self._note("installing firebase-admin")
         peers = build_firebase_admin(self._rig.folder / "firebase-admin")
+        home = self._rig.folder / "home-fcm"
+        seed.make_fcm_home(replace(self._rig.job("fcm", FAST_PUSHES), home=str(home)))
         programs = [
             Program(FCM_GATEWAY, FAST_PUSHES, fcm_gateway, self._in_flight),
+            Program(FCM_ENGINE, FAST_PUSHES, engine_over(home), self._in_flight),
             *(Program(name, FIREBASE_PUSHES, run) for name, run in peers.items()),
         ]
-        return [
-            *self._in_turn(programs, "fcm", min(3, self._rounds)),
-            *self._web_push(),
-        ]
+        return self._in_turn(programs, "fcm", min(3, self._rounds))
 
     def _web_push(self) -> list[Figure]:
         self._note(f"making {WEB_PUSHES:,} subscriptions")

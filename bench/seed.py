@@ -6,13 +6,16 @@ import secrets
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import text
 
 from handbell.apps.app import App
+from handbell.services.address import Address
 from handbell.services.apns.credential import read_auth_key
+from handbell.services.fcm.credential import ServiceAccount
 from handbell.services.webpush.address import read_subscription
 from handbell.services.webpush.credential import VapidKey
 from handbell.settings import DATABASE_FILE, Settings
@@ -32,12 +35,10 @@ INSERT INTO sessions (id, app_id, user_id, token, platform, environment, status,
 VALUES (?, ?, ?, ?, 'ios', 'production', 'active', 'en', 'Europe/Paris', 'iPhone', ?, ?)
 """
 
-
-_SUBSCRIPTIONS: Final = """
+_OTHER_SESSIONS: Final = """
 INSERT INTO sessions (id, app_id, user_id, token, service, kind, address, platform, environment,
                       status, locale, time_zone, device, created_at, registered_at)
-VALUES (?, ?, ?, ?, 'webpush', 'subscription', ?, 'web', 'twin', 'active', 'en', 'Europe/Paris',
-        'Firefox', ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'twin', 'active', 'en', 'Europe/Paris', ?, ?, ?)
 """
 
 _FILL_SERVER: Final = (
@@ -85,13 +86,33 @@ def make_home(job: Job) -> None:
 
 
 def make_web_push_home(job: Job) -> None:
-    """Make the job's home, with ``job.count`` users who have one subscription each.
-
-    They live on a twin, in whose place the sink stands: no other endpoint may be on loopback.
-    """
+    """Make the job's home, with ``job.count`` users who have one subscription each."""
+    key = VapidKey.read(Path(job.key_file).read_text())
     system = System(settings(job))
     app = system.apps.add(name="Bench", web_origin="https://shop.example.com")
-    system.apps.add_credential(app, VapidKey.read(Path(job.key_file).read_text()))
+    _finish_twin_home(system, app, key, job)
+    lines = job.read_tokens()[: job.count]
+    _fill_with(job, app, (read_subscription(json.loads(line)) for line in lines), "web", "Firefox")
+
+
+def make_fcm_home(job: Job) -> None:
+    """Make the job's home, with ``job.count`` users who have one Android phone each."""
+    account = ServiceAccount.read(Path(job.key_file).read_text())
+    system = System(settings(job))
+    app = system.apps.add(name="Bench", android_package=job.topic)
+    _finish_twin_home(system, app, account, job)
+    tokens = job.read_tokens()[: job.count]
+    _fill_with(job, app, (Address("fcm", token) for token in tokens), "android", "Pixel")
+
+
+def _finish_twin_home(
+    system: System, app: App, credential: ServiceAccount | VapidKey, job: Job
+) -> None:
+    """Give a home its credential, and a twin for its devices, in whose place the sink stands.
+
+    No other endpoint of a browser may be on loopback, and FCM's own is spared a sudden rise.
+    """
+    system.apps.add_credential(app, credential)
     system.twin_folder.mkdir(exist_ok=True)
     write_address(
         system.twin_folder,
@@ -101,18 +122,28 @@ def make_web_push_home(job: Job) -> None:
             page_url=job.url,
             ca_file=job.ca_file,
             pid=os.getpid(),
+            fcm_url=job.url,
+            oauth_url=f"{job.url}/token",
             webpush_url=job.url,
         ),
     )
     system.database.close()
+
+
+def _fill_with(
+    job: Job, app: App, addresses: Iterable[Address], platform: str, device: str
+) -> None:
     at = int(time.time() * 1000) - 60_000
-    lines = enumerate(job.read_tokens()[: job.count], 1)
-    rows = [(n, read_subscription(json.loads(line))) for n, line in lines]
+    rows = list(enumerate(addresses, 1))
     connection = sqlite3.connect(Path(job.home) / DATABASE_FILE, isolation_level=None)
     connection.execute("BEGIN")
     connection.executemany(_USERS, ((n, app.row, MAIL.format(n), at) for n, _ in rows))
     connection.executemany(
-        _SUBSCRIPTIONS, ((n, app.row, n, one.token, one.details, at, at) for n, one in rows)
+        _OTHER_SESSIONS,
+        (
+            (n, app.row, n, one.token, one.service, one.kind, one.details, platform, device, at, at)
+            for n, one in rows
+        ),
     )
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
