@@ -73,6 +73,16 @@ def go_program(name: str, package: str = ".") -> Path:
     return program
 
 
+def rust_program(name: str) -> Path:
+    """Return the program that a folder here builds with what its Cargo.lock names."""
+    need("cargo")
+    folder = HERE / name
+    env = {"CARGO_HOME": str(CACHE / "cargo"), "CARGO_TARGET_DIR": str(CACHE / name)}
+    fetch(["cargo", "fetch", "--quiet", "--locked"], folder=folder, env=env)
+    build(["cargo", "build", "--quiet", "--release", "--offline"], folder=folder, env=env)
+    return CACHE / name / "release" / name
+
+
 def java_classes(name: str) -> str:
     """Return the class path of a folder's Main, with what its pom.xml names."""
     need("java", "javac", "mvn")
@@ -93,15 +103,15 @@ def java_classes(name: str) -> str:
     return classes
 
 
-def node_program(name: str) -> Path:
-    """Return a program of the folder ``node``, beside the modules that its lock file names.
+def node_program(name: str, folder: str = "node") -> Path:
+    """Return a program of a folder, beside the modules that its lock file names.
 
     Each program has its own copy, so that two may fetch at the same time.
     """
     need("node", "npm")
     made = CACHE / "node" / name
     made.mkdir(parents=True, exist_ok=True)
-    for file in (HERE / "node").iterdir():
+    for file in (HERE / folder).iterdir():
         shutil.copy(file, made)
     fetch(["npm", "ci", "--no-audit", "--no-fund"], folder=made, env={})
     return made / f"{name}.mjs"
