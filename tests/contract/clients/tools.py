@@ -1,5 +1,6 @@
 """The tools that other people's clients are built with: found, or skipped by a clear line."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -104,17 +105,23 @@ def java_classes(name: str) -> str:
     return classes
 
 
-def node_program(name: str, folder: str = "node") -> Path:
-    """Return a program of a folder, beside the modules that its lock file names.
+def node_program(name: str) -> Path:
+    """Return a program of the folder ``node``, beside the modules that its lock file names.
 
-    Each program has its own copy, so that two may fetch at the same time.
+    All programs share one folder, which is filled by the first that comes.
     """
     need("node", "npm")
-    made = CACHE / "node" / name
+    made = CACHE / "node"
     made.mkdir(parents=True, exist_ok=True)
-    for file in (HERE / folder).iterdir():
-        shutil.copy(file, made)
-    fetch(["npm", "ci", "--no-audit", "--no-fund"], folder=made, env={})
+    wanted, done = HERE / "node" / "package-lock.json", made / ".fetched"
+    with (made / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for file in (HERE / "node").iterdir():
+            shutil.copy(file, made)
+        if not done.exists() or done.read_text() != wanted.read_text():
+            quiet = ("--no-audit", "--no-fund", "--omit=optional")
+            fetch(["npm", "ci", *quiet], folder=made, env={})
+            shutil.copy(wanted, done)
     return made / f"{name}.mjs"
 
 

@@ -1,19 +1,21 @@
 """Sends messages with firebase-admin as it is, and writes what became of each.
 
-It reads one JSON object a line: ``token`` or ``fid``, further members of a message, ``dry_run`` and
-``how`` (``send``, ``each`` or ``async``). It writes the message's name, or the class and the code of
-the error. Google's names are built in: ``HTTPS_PROXY`` leads it to the twin.
+It reads one JSON object a line: ``token``, further members of a message, ``dry_run`` and ``how``
+(``send``, ``each`` or ``async``). It writes the message's name, or the error's class and code.
+Google's names are built in: ``HTTPS_PROXY`` leads it to the twin.
 """
 
 import asyncio
 import json
 import sys
+from typing import Any
 
 import firebase_admin
 from firebase_admin import credentials, exceptions, messaging
+from google.auth.exceptions import RefreshError
 
 
-def message(said: dict) -> messaging.Message:
+def message(said: dict[str, Any]) -> messaging.Message:
     """Return the message that was asked for."""
     return messaging.Message(
         token=said.get("token"),
@@ -27,7 +29,7 @@ def message(said: dict) -> messaging.Message:
     )
 
 
-def send(said: dict) -> list:
+def send(said: dict[str, Any]) -> list[str]:
     """Send one message in the way that was asked for."""
     how = said.get("how", "send")
     try:
@@ -42,9 +44,11 @@ def send(said: dict) -> list:
             raise one.exception
     except exceptions.FirebaseError as error:
         return [type(error).__name__, error.code]
+    except RefreshError as error:
+        return [type(error).__name__, error.args[1]["error"]]
     return [one.message_id]
 
 
 firebase_admin.initialize_app(credentials.Certificate(sys.argv[1]))
 for line in sys.stdin:
-    print(json.dumps(send(json.loads(line))), flush=True)
+    print(json.dumps(send(json.loads(line))), flush=True)  # noqa: T201 - the output
