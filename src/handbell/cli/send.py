@@ -45,7 +45,10 @@ Written = Notification | dict[str, Any]
 
 def send(
     recipients: Annotated[
-        list[str] | None, typer.Argument(help="Mail addresses, device tokens or simulators.")
+        list[str] | None,
+        typer.Argument(
+            help="Mail addresses, device tokens, endpoints of subscriptions or simulators."
+        ),
     ] = None,
     *,
     title: Annotated[str | None, typer.Option(help="First line.")] = None,
