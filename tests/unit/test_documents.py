@@ -11,6 +11,7 @@ import handbell
 from handbell import errors
 from handbell.delivery.policy.decision import OWN_REASONS, meaning
 from handbell.services.apns.reasons import REASONS
+from handbell.services.fcm.reasons import REASONS as FCM_REASONS
 from handbell.services.webpush.reasons import REASONS as WEB_PUSH_REASONS
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,13 @@ def test_a_reason_is_documented_with_its_meaning_and_fix(reason: str) -> None:
     words, fix = meaning(reason)
     row = next(line for line in ERRORS.splitlines() if line.startswith(f"| `{reason}` |"))
     assert row.endswith(f"| {words} | {fix} |")
+
+
+@pytest.mark.parametrize("reason", FCM_REASONS)
+def test_errors_md_explains_every_reason_of_fcm(reason: str) -> None:
+    """Every reason of Google's stands in docs/errors.md as the code tells it."""
+    words, fix = meaning(reason, gateway="fcm")
+    assert f"| `{reason}` | {FCM_REASONS[reason].status} | {words} | {fix} |" in ERRORS
 
 
 @pytest.mark.parametrize("reason", WEB_PUSH_REASONS)
