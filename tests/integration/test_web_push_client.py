@@ -5,9 +5,10 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import h2.events
+import h11
 import http_ece
 import jwt
 import pytest
@@ -421,21 +422,97 @@ def test_a_lost_answer_is_unknown(authority: Authority) -> None:
     run(story)
 
 
-class Old(asyncio.Protocol):
-    """Accepts a connection, and speaks HTTP/1.1."""
+class OldServer(asyncio.Protocol):
+    """A push service that speaks HTTP/1.1 alone, by h11; it answers as a path asks."""
+
+    connections: ClassVar[int] = 0
+    seen: ClassVar[list[tuple[str, bytes]]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with no request."""
+        type(self).connections += 1
+        self.transport = cast("asyncio.Transport", transport)
+        self.h11 = h11.Connection(h11.SERVER)
+        self.target, self.body = "", b""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each request once it is whole."""
+        self.h11.receive_data(data)
+        while (event := self.h11.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            match event:
+                case h11.Request():
+                    self.target = event.target.decode()
+                case h11.Data():
+                    self.body += event.data
+                case h11.EndOfMessage():
+                    self.respond()
+                case _:
+                    return
+
+    def respond(self) -> None:
+        """Answer one request, or hang up."""
+        type(self).seen.append((self.target, self.body))
+        self.body = b""
+        wish = self.target.rpartition("/")[2]
+        if wish == "close":
+            self.transport.close()
+            return
+        status = int(wish) if wish.isdigit() and len(wish) == 3 else 201
+        more = [("connection", "close")] if wish == "last" else []
+        head = h11.Response(status_code=status, headers=[("content-length", "0"), *more])
+        self.transport.write(self.h11.send(head) or b"")
+        self.transport.write(self.h11.send(h11.EndOfMessage()) or b"")
+        if self.h11.our_state is h11.DONE:
+            self.h11.start_next_cycle()
+        else:
+            self.transport.close()
 
 
-def test_a_server_without_http2_is_told_in_words(authority: Authority) -> None:
-    """The messages go nowhere, and the reason names what is missing."""
+@pytest.mark.parametrize("alpn", ["http/1.1", "other"])
+def test_a_host_without_http2_is_sent_to_by_http1(authority: Authority, alpn: str) -> None:
+    """Each message arrives once and is read by its browser, over few connections."""
+    server: type[OldServer] = type("Counting", (OldServer,), {"connections": 0, "seen": []})
 
     async def story() -> None:
-        async with serve(authority, Old, alpn="http/1.1") as url:
+        async with serve(authority, server, alpn=alpn) as url:
             gateway = gateway_to(authority, url)
+            browser = Browser()
+            wishes = ["404", "429", "close", "last", *(f"a{number}" for number in range(30))]
+            outcomes = await outcomes_of(
+                gateway,
+                [
+                    push_to(f"{url}/wpush/{wish}", message_of(), browser, key=number)
+                    for number, wish in enumerate(wishes)
+                ],
+            )
+            assert gateway.connections <= 8
+            await gateway.close(within=1)
+        named = dict(zip(wishes, (outcomes[key] for key in range(len(wishes))), strict=True))
+        assert isinstance(named.pop("404"), DeviceGone)
+        assert isinstance(named.pop("429"), RetryLater)
+        assert isinstance(named.pop("close"), Unknown)
+        assert {type(outcome) for outcome in named.values()} == {Accepted}
+        assert sorted(target for target, _ in server.seen) == sorted(f"/wpush/{w}" for w in wishes)
+        assert browser.read(server.seen[0][1])["notification"]["title"] == "Hello"
+
+    run(story)
+
+
+class Mute(asyncio.Protocol):
+    """Accepts a connection and says nothing."""
+
+
+def test_a_silent_host_without_http2_ends_in_time(authority: Authority) -> None:
+    """Its messages end as unknown, and nothing waits for an answer to a PING."""
+
+    async def story() -> None:
+        async with serve(authority, Mute, alpn="http/1.1") as url:
+            gateway = gateway_to(authority, url, request_timeout=0.4)
             push = push_to(f"{url}/a", message_of(), Browser())
             (outcome,) = (await outcomes_of(gateway, [push])).values()
             await gateway.close(within=1)
-        assert isinstance(outcome, RetryLater)
-        assert outcome.reason == "NoSecureConnection"
+        assert isinstance(outcome, Unknown)
+        assert outcome.reason == "TimedOut"
 
     run(story)
 

@@ -109,6 +109,7 @@ FLOW: dict[str, set[str]] = {
 HEAVY = {
     "sqlalchemy",
     "alembic",
+    "h11",
     "hpack",
     "hyperframe",
     "aiohappyeyeballs",

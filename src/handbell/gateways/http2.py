@@ -296,7 +296,10 @@ class Pool(Generic[T]):
             if connection.room:
                 return connection
         draining = len(self._connections) - len(usable)
-        if len(usable) >= self.limits.connections or draining >= _MOST_DRAINING:
+        most = self.limits.connections
+        if any(each.is_http1 for each in self._connections):
+            most = max(most, self.endpoint.http1_connections)
+        if len(usable) >= most or draining >= _MOST_DRAINING:
             return None
         if not all(each.is_saturated for each in usable):
             return None

@@ -1,7 +1,9 @@
 """One connection to the host: its capacity, the outcomes of its failures, and its end.
 
 HTTP/2 itself is implemented by the :class:`~handbell.gateways.http2_session.Http2Session`; this
-class connects it to a socket of the event loop and to the pool.
+class connects it to a socket of the event loop and to the pool. Where the host speaks HTTP/1.1
+alone, and the endpoint allows it, an :class:`~handbell.gateways.http1_session.Http1Session` takes
+its place.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ from collections.abc import Callable, Collection
 from itertools import takewhile
 from typing import Final, Generic, Protocol, TypeVar, cast
 
+from .http1_session import Http1Session
 from .http2_frames import CALM, NO_ERROR, error_name
 from .http2_session import Http2Session, ProtocolFault
 from .http2_tls import authority, connect
@@ -100,7 +103,7 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         self.is_draining = False
         self.failure: NotSent | Lost | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._session: Http2Session[T] = Http2Session(
+        self._session: Http2Session[T] | Http1Session[T] = Http2Session(
             authority(pool.endpoint.url), is_listening=pool.wants_headers
         )
         self._transport: asyncio.Transport | None = None
@@ -141,6 +144,11 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         if self.pool.is_unstable:  # so that few requests are lost if this one dies young as well
             window = min(window, 1 + self.answers)
         return max(0, min(window - self.in_flight, self._session.room))
+
+    @property
+    def is_http1(self) -> bool:
+        """Return whether the host speaks HTTP/1.1 alone."""
+        return isinstance(self._session, Http1Session)
 
     @property
     def is_saturated(self) -> bool:
@@ -186,7 +194,9 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
             return
         self._transport = cast("asyncio.Transport", transport)
         chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-        if chosen != "h2":
+        if chosen in ("http/1.1", None) and self.pool.endpoint.http1_connections:
+            self._session = Http1Session(authority(self.pool.endpoint.url))
+        elif chosen != "h2":
             protocol = f"the server chose {chosen}" if chosen else "the server chose no protocol"
             self.failure = NotSent(
                 "NoSecureConnection", f"{protocol} by ALPN, and HTTP/2 is needed"
@@ -356,7 +366,10 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
         return not self.in_flight and now - self._heard_at > self.pool.limits.rest
 
     def _ask(self, now: float) -> None:
-        """Send a PING; nothing is begun until it is answered."""
+        """Send a PING; nothing is begun until it is answered, and nothing more without one."""
+        if not self._session.can_ping:
+            self.is_draining = not self.in_flight
+            return
         self._asked_at = now
         self._session.ping()
         self._flush()

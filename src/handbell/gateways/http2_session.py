@@ -96,6 +96,8 @@ class Http2Session(Http2Sender[T]):
     length. Headers of more than 8 KiB, and more than 2 MiB of unfinished answers, end it too.
     """
 
+    can_ping: Final = True
+
     def __init__(self, authority: str, *, is_listening: bool) -> None:
         super().__init__(authority)
         self.answered: list[T] = []

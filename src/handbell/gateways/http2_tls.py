@@ -42,12 +42,14 @@ def authority(url: str) -> str:
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """Return the TLS context for the endpoint: 1.2 at least, HTTP/2 only, name verified.
+    """Return the TLS context for the endpoint: 1.2 at least, name verified, HTTP/2 preferred.
+
+    Without ``http1_connections`` nothing but HTTP/2 is offered.
 
     Raises :class:`NoConnection` when certificates are missing or unusable.
     """
     context = verifying_context(endpoint.ca_file)
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if endpoint.http1_connections else ["h2"])
     if endpoint.client_certificate is not None:
         try:
             _load_certificate(context, endpoint.client_certificate)

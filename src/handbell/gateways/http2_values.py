@@ -35,7 +35,8 @@ class Endpoint:
     ``client_certificate`` is PEM, certificate and key together. ``proxy`` is the HTTP proxy that
     leads there, None to connect directly; proxy variables of the environment are ignored.
     ``accepts`` tells of each address that the host resolves to whether it may be connected to, for
-    a host that somebody else chose; where one may not, none is.
+    a host that somebody else chose; where one may not, none is. A host that speaks HTTP/1.1 alone
+    has up to ``http1_connections``, each with one request at a time; 0 means that HTTP/2 is needed.
     """
 
     url: str
@@ -43,6 +44,7 @@ class Endpoint:
     client_certificate: bytes | None = None
     proxy: Proxy | None = None
     accepts: Callable[[str], bool] | None = None
+    http1_connections: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""The gateway to the push services of browsers: messages in, outcomes out, over HTTP/2.
+"""The gateway to the push services of browsers: messages in, outcomes out.
 
 A subscription names its own push service, so one gateway speaks to many hosts: each origin has a
-connection pool. ``verdict.py`` interprets answers; nothing is sent a second time here.
+connection pool, over HTTP/2, or HTTP/1.1 where a host speaks nothing else. ``verdict.py``
+interprets answers; nothing is sent a second time here.
 
 Source: RFC 8030, "Generic Event Delivery Using HTTP Push".
 """
@@ -40,6 +41,7 @@ IDLE_SECONDS: Final = 300.0
 
 _ROUND: Final = 32  # some four milliseconds of work, before the event loop does other things
 _MOST_SIDES: Final = 1000
+_HTTP1_CONNECTIONS: Final = 8
 _SCHEME: Final = len("https://")
 _OK: Final = 200
 _REDIRECTION: Final = 300
@@ -272,6 +274,7 @@ class WebPushGateway(PushClient):
             ca_file=self._ca_file if is_twins else None,
             proxy=None if is_twins else self._proxies.to(target.url),
             accepts=None if is_twins else is_public,
+            http1_connections=_HTTP1_CONNECTIONS,
         )
         is_named = self._hosts.is_named(target)
         return _Origin(self, target, endpoint, self._limits, is_named=is_named)
