@@ -114,3 +114,23 @@ def test_sessions_of_another_system_are_imported(shell: Shell, tmp_path: Path) -
     assert "BTBZMqHH6r4Tts7J_aSIgg" not in browsers.out
     missing = shell.run("session", "import", str(tmp_path / "nothing.csv"))
     assert (missing.code, "cannot be read" in missing.err) == (2, True)
+
+
+def test_members_for_android_alone_are_shown_where_they_go(shell: Shell) -> None:
+    """``--android`` is in the request to FCM and in no other; a wrong member is told, with 2."""
+    shell.run(*("app", "add", "TEAM123456.com.sample.shop", "--android-package", "com.sample.shop"))
+    shell.run("session", "add", "a@4d.com", FCM, "--platform", "android")
+    shell.run("session", "add", "a@4d.com", APPLES, "--platform", "ios")
+    send = ("send", "a@4d.com", "--title", "Hello", "--subtitle", "There", "--dry-run", "--json")
+    members = {"notification": {"channelId": "orders"}}
+    ended = shell.run(*send, "--android", json.dumps(members))
+    assert ended.code == 0, ended.err
+    shown = json.loads(ended.out)
+    (fcm,) = [one for one in shown if "messages:send" in one.get("url", "")]
+    message = json.loads(fcm["payload"])["message"]
+    assert message["token"] == FCM
+    assert message["android"]["notification"]["channel_id"] == "orders"
+    assert ended.out.count("orders") == 1
+    assert "is not shown on Android" in ended.out + ended.err
+    wrong = shell.run(*send, "--android", '{"notification": {"chanel_id": "x"}}')
+    assert (wrong.code, "`channel_id`" in wrong.out + wrong.err) == (2, True)
