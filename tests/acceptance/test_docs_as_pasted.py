@@ -62,7 +62,7 @@ LEFT_OUT: Final = {
     ("docs/android.md", "phone", 'handbell send test@4d.com --title "Hello" --body "It rings"'),
 }  # fmt: skip
 RUNS_ON: Final = re.compile(r"^handbell (twin|serve|worker)\b")
-NO_PASTE: Final = {"text", "json", "ini", "nginx", "swift"}
+NO_PASTE: Final = {"text", "json", "ini", "nginx", "swift", "html", "http"}
 _BLOCK: Final = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMENT: Final = re.compile(r"\s{2,}#.*$")
 _MARK: Final = "-- pasted --"
