@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 DIST   ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-clients test-cluster test-swift demo dist bench chaos docs pictures lock clean browser firefox
+.PHONY: help setup check test test-clients test-cluster test-swift demo dist bench chaos docs pictures lock clean browser browsers
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,7 @@ test: setup browser ## every test that needs no toolchain but Python's
 	$(BIN)/python -m pytest --dist worksteal -m "not clients and not cluster" \
 	  --numprocesses $$((2 * $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)))
 
-test-clients: setup firefox test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Kotlin, Node, curl, Swift, Firefox)
+test-clients: setup browsers test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Kotlin, Node, curl, Swift, Firefox)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
 
 test-cluster: setup ## several servers and workers on one PostgreSQL, and what can go wrong there
@@ -65,13 +65,14 @@ browser:
 	  else false; fi; } || command -v chromium >/dev/null 2>&1 \
 	  || echo "chromium could not be installed: the browser tests will be skipped"
 
-firefox:
-	@command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || { \
-	  echo "firefox is missing; trying to install Debian's package for the tests of Web Push"; \
+# Chromium's shell, which make test takes, shows no notifications.
+browsers:
+	@for package in firefox-esr chromium; do \
+	  command -v $$package >/dev/null 2>&1 && continue; \
+	  echo "$$package is missing; trying to install Debian's package for the tests of Web Push"; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends firefox-esr >/dev/null; \
-	  else false; fi; } \
-	  || echo "firefox could not be installed: its tests will be skipped"
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$package >/dev/null; \
+	  else false; fi || echo "$$package could not be installed: its tests will be skipped"; done
 
 pictures: setup ## make docs/pictures anew: what the pages look like (needs chromium)
 	$(BIN)/python docs/make_pictures.py

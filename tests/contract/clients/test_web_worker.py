@@ -1,0 +1,198 @@
+"""clients/web's service worker in Chromium: what it shows, opens and reports."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import CDPSession, Page, sync_playwright
+from tests.browser import SWITCHES
+from tests.contract.clients.test_firefox import serving
+from tests.firefox import wait_for
+from tests.serving import Server, start_server
+
+from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
+from handbell.demo_environment import isolated_settings
+from handbell.services.webpush.credential import VapidKey
+from handbell.system import System
+from handbell.twin.threaded import RunningTwin, start_twin
+
+CHROMIUM = shutil.which("chromium")
+"""The shell without a desktop's parts shows no notifications."""
+pytestmark = [
+    pytest.mark.judge("Chromium, with notifications"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
+    ),
+]
+
+CLIENT = Path(__file__).parents[3] / "clients" / "web"
+MAIL = "test@4d.com"
+SHOWN = """async () => {
+  const registration = await navigator.serviceWorker.ready;
+  const all = await registration.getNotifications();
+  return all.map(({ title, body, tag, silent, data }) => ({ title, body, tag, silent, data }));
+}"""
+
+
+class Scene:
+    """A page with the worker, whose session is that of a virtual browser's subscription."""
+
+    def __init__(self, system: System, server: Server, twin: RunningTwin, address: str) -> None:
+        self.system, self.server, self.twin, self.address = system, server, twin, address
+        self.app = system.apps.add(name="Shop", web_origin=address)
+        system.apps.add_credential(self.app, VapidKey.make(), environment="twin")
+        twin.call(lambda running: running.add_app(self.app.id, "Shop"))
+        self.browser = twin.add_browser()
+
+    def register(self) -> dict[str, Any]:
+        """Register the virtual browser by an API key, and return the answer."""
+        subscription = {
+            "endpoint": self.browser.token,
+            "keys": json.loads(self.browser.details or ""),
+        }
+        body = {"mail": MAIL, "subscription": subscription, "environment": "twin"}
+        with self.server.client(self.server.key("register")) as client:
+            answer = client.post(f"/v1/apps/{self.app.id}/sessions", json=body)
+        assert answer.status_code == 201, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def send(self, **content: Any) -> tuple[str, str]:
+        """Send to the session, and return the notification's id and what was decrypted."""
+        notification = Notification.read(content)
+        engine = self.system.engine
+        response = self.server.run(engine.send(self.app, notification, Recipients.read(MAIL)))
+        (delivery,) = response.deliveries
+        payload = self.twin.requests[0].payload
+        assert payload is not None
+        return delivery.notification_id, payload
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Give an app of web pages, with its server and its twin."""
+    system = System(isolated_settings(tmp_path))
+    with (
+        start_twin(system.twin_folder) as twin,
+        serving(CLIENT) as address,
+        start_server(system, has_console=False) as server,
+    ):
+        yield Scene(system, server, twin, address)
+    system.database.close()
+
+
+@pytest.fixture
+def page(scene: Scene) -> Iterator[Page]:
+    """Load the page in Chromium, with notifications allowed and the worker at work."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*SWITCHES, "--headless=new"]
+        )
+        context = browser.new_context()
+        context.grant_permissions(["notifications"], origin=scene.address)
+        page = context.new_page()
+        page.goto(scene.address)
+        page.evaluate("() => import('/handbell.js')")
+        page.evaluate(
+            """async ([session, settings]) => {
+              await navigator.serviceWorker.register("/handbell-worker.js");
+              await navigator.serviceWorker.ready;
+              await handbellShared.update(() => ({ session, settings }));
+            }""",
+            [scene.register(), {"server": scene.server.url, "app": scene.app.id}],
+        )
+        yield page
+        browser.close()
+
+
+def deliver(page: Page, address: str, payload: str) -> None:
+    """Hand a decrypted message to the worker, as the browser does."""
+    session: CDPSession = page.context.new_cdp_session(page)
+    known: list[Any] = []
+    session.on(
+        "ServiceWorker.workerRegistrationUpdated",
+        lambda event: known.extend(event["registrations"]),
+    )
+    session.send("ServiceWorker.enable")
+    while not known:
+        page.wait_for_timeout(20)
+    session.send(
+        "ServiceWorker.deliverPushMessage",
+        {"origin": address, "registrationId": known[0]["registrationId"], "data": payload},
+    )
+    session.detach()
+
+
+def test_what_handbell_sends_is_shown_and_reported(scene: Scene, page: Page) -> None:
+    """The worker shows the very text that was encrypted, and the ledger knows that it did."""
+    name, payload = scene.send(
+        title="Order sent off", body="It is on its way", url="/orders/42", user_info={"order": 42}
+    )
+    deliver(page, scene.address, payload)
+    (shown,) = wait_for(lambda: page.evaluate(SHOWN))
+    assert (shown["title"], shown["body"], shown["tag"]) == (
+        "Order sent off",
+        "It is on its way",
+        name,
+    )
+    assert shown["data"]["order"] == 42
+    assert shown["data"]["handbell"] == {
+        "id": name,
+        "navigate": f"{scene.address}/orders/42",
+        "actions": {},
+    }
+    # The virtual browser does not report here: what the ledger has is the worker's.
+    (found,) = wait_for(
+        lambda: [one for one in scene.system.ledger.deliveries_of(name) if one.displayed_at]
+    )
+    assert found.opened_at is None
+
+
+def test_a_collapse_id_replaces_what_is_shown(scene: Scene, page: Page) -> None:
+    """Two notifications of one collapse id are one on the screen."""
+    for title in ("First", "Second"):
+        deliver(page, scene.address, scene.send(title=title, collapse_id="news")[1])
+        (shown,) = wait_for(
+            lambda title=title: [one for one in page.evaluate(SHOWN) if one["title"] == title]
+        )
+    assert shown["tag"] == "news"
+    assert len(page.evaluate(SHOWN)) == 1
+
+
+@pytest.mark.parametrize("payload", ["", "hello", "[]", '{"notification": {}}', "null"])
+def test_another_senders_push_is_left_alone(scene: Scene, page: Page, payload: str) -> None:
+    """A worker that takes Handbell's in may have pushes of its own."""
+    deliver(page, scene.address, payload)
+    deliver(page, scene.address, scene.send(title="Ours")[1])
+    wait_for(lambda: page.evaluate(SHOWN))
+    assert [one["title"] for one in page.evaluate(SHOWN)] == ["Ours"]
+
+
+def test_receipts_wait_for_a_network(scene: Scene, page: Page) -> None:
+    """What could not be reported is kept, and reported by the next one."""
+    first, payload = scene.send(title="First")
+    page.evaluate(
+        "() => handbellShared.update(({ settings }) => "
+        "({ settings: { ...settings, kept: settings.server, server: 'http://127.0.0.1:1' } }))"
+    )
+    deliver(page, scene.address, payload)
+    wait_for(lambda: page.evaluate("async () => (await handbellShared.read()).receipts.length"))
+    page.evaluate(
+        "() => handbellShared.update(({ settings }) => "
+        "({ settings: { ...settings, server: settings.kept } }))"
+    )
+    second, payload = scene.send(title="Second")
+    deliver(page, scene.address, payload)
+    for name in (first, second):
+        wait_for(
+            lambda name=name: [
+                one for one in scene.system.ledger.deliveries_of(name) if one.displayed_at
+            ]
+        )
+    wait_for(
+        lambda: page.evaluate("async () => (await handbellShared.read()).receipts.length") == 0
+    )
