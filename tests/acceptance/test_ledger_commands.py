@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.preloaded import COMMAND, preloaded
 
@@ -53,12 +54,10 @@ class Shell:
         """Run the command with ``--json`` and return what it says."""
         return json.loads(self.run(*arguments, "--json"))
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
         """Start the command and leave it running."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True, env=self.environment
-        )
+        pipe, env = subprocess.PIPE, self.environment | variables
+        return subprocess.Popen([COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True, env=env)
 
     def store(self, number: int) -> None:
         """Store sends to everybody as a process that is killed right after leaves them."""
@@ -169,6 +168,23 @@ def test_the_worker_stops_cleanly_on_a_signal(shell: Shell, how: signal.Signals)
         out, err = process.communicate(timeout=20)
     assert "Ctrl-C stops it" in first
     assert (process.returncode, out, err) == (0, "The worker has stopped.\n", "")
+
+
+def test_a_worker_tells_of_its_health_where_it_is_asked_to(shell: Shell) -> None:
+    """``--listen`` serves liveness, readiness and metrics alone; a wrong one is told."""
+    with shell.start("worker", "--listen", "127.0.0.1:0", HANDBELL_METRICS_PUBLIC="1") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        assert "Ctrl-C stops it" in process.stdout.readline()
+        answers = {path: httpx.get(f"{url}/{path}") for path in ("healthz", "readyz", "metrics")}
+        assert {answer.status_code for answer in answers.values()} == {200}
+        assert isinstance(answers["readyz"].json()["worker"], int)
+        assert "handbell_queue_depth" in answers["metrics"].text
+        assert httpx.get(f"{url}/v1/apps").status_code == 404
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "host:port" in shell.run("worker", "--listen", "nowhere", code=2)
 
 
 def test_several_processes_work_and_end_as_one(shell: Shell) -> None:

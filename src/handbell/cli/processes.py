@@ -19,15 +19,15 @@ _STEADY_SECONDS: Final = 60.0
 _WRONG_USE: Final = 2
 
 
-async def run_processes(words: Sequence[str], number: int) -> int:
-    """Run so many processes of ``handbell`` with these words; return the exit code.
+async def run_processes(each: Sequence[Sequence[str]]) -> int:
+    """Run processes of ``handbell``, each with its words; return the exit code.
 
     A signal is passed on, and all of them are waited for; a second one ends the waiting. One that
     was killed is started again. Where one ends by itself in good order, or because it is used
     wrongly, its code is the result once all have ended.
     """
     stop = stop_on_signal()
-    codes = await asyncio.gather(*(_keep_running(words, stop) for _ in range(number)))
+    codes = await asyncio.gather(*(_keep_running(words, stop) for words in each))
     return max(codes)
 
 

@@ -2,13 +2,22 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from handbell._collector import settle
+from handbell._extras import install
+from handbell.errors import ServeError
 
-from .context import home_options, system
+from .context import home_options, settings, system
 from .database_wait import start_engine
 from .output import say, warn_of_exposure
 from .processes import run_processes
@@ -27,6 +36,14 @@ def worker(
     processes: Annotated[
         int, typer.Option(min=1, max=256, help="How many processes work: one for each core.")
     ] = 1,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to serve /healthz, /readyz and /metrics, host:port; of several processes "
+            "each takes the next port.",
+            show_default="nowhere",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also log each held delivery.")
     ] = False,
@@ -41,36 +58,81 @@ def worker(
         given = {"--until-idle": until_idle, "--verbose": verbose}
         options = [name for name, is_given in given.items() if is_given]
         words = [*home_options(), "worker", *options]
-        raise typer.Exit(asyncio.run(run_processes(words, processes)))
+        each = [[*words, *_listening(listen, place)] for place in range(processes)]
+        raise typer.Exit(asyncio.run(run_processes(each)))
     from handbell._portal import new_loop  # noqa: PLC0415 - heavy
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_run(until_idle=until_idle, level="debug" if verbose else "info"))
+        level = "debug" if verbose else "info"
+        runner.run(_run(until_idle=until_idle, level=level, listen=listen))
 
 
-async def _run(*, until_idle: bool, level: str) -> None:
-    parts = system()
+def _listening(listen: str | None, place: int) -> list[str]:
+    """Return where one of several processes serves its health: each at a port of its own."""
+    if listen is None:
+        return []
+    host, _, port = settings(listen=listen).listen.rpartition(":")
+    return [f"--listen={host}:{int(port) + place if int(port) else 0}"]
+
+
+async def _run(*, until_idle: bool, level: str, listen: str | None) -> None:
+    parts = system() if listen is None else system(listen=listen)
     parts.hooks.add(_logs(level))
-    parts.run_as("worker")
     stop = stop_on_signal()
-    ends: list[asyncio.Task[object]] = []
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(parts.close)
+        health = None if listen is None else stack.enter_context(_health(parts))
+        if health is None:
+            parts.run_as("worker")
         await start_engine(parts, stop)
-        taker = parts.engine.worker
-        say(f"Worker {taker.id} works on {parts.database.name}. Ctrl-C stops it.")
+        if health is not None:
+            say(f"Health at {await stack.enter_async_context(health)}")
+        say(f"Worker {parts.engine.worker.id} works on {parts.database.name}. Ctrl-C stops it.")
         warn_of_exposure(parts.settings)
         settle()
-        ends.append(asyncio.create_task(stop.wait()))
-        if until_idle:
-            ends.append(asyncio.create_task(_work_off(parts)))
+        await _work(parts, stop, until_idle=until_idle)
+    say("The worker has stopped.")
+
+
+async def _work(parts: "System", stop: asyncio.Event, *, until_idle: bool) -> None:
+    """Return when the worker is to stop, or has nothing more to do if that is its end."""
+    ends: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait())]
+    if until_idle:
+        ends.append(asyncio.create_task(_work_off(parts)))
+    try:
         ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
             task.result()
     finally:
         for task in ends:
             task.cancel()
-        await parts.close()
-    say("The worker has stopped.")
+
+
+@contextmanager
+def _health(parts: "System") -> "Iterator[AbstractAsyncContextManager[str]]":
+    """Listen, and give what answers on the port and yields its URL while it is entered."""
+    try:
+        from handbell.server.application import (  # noqa: PLC0415 - an extra
+            create_health_application,
+        )
+    except ModuleNotFoundError as error:
+        raise ServeError(
+            f"--listen needs {error.name}, which is not installed", fix=install("server")
+        ) from None
+    from handbell.server.asgi_server import bind, make_context, serving, url_of  # noqa: PLC0415
+
+    with bind(parts.settings.listen) as bound:
+        url = url_of(bound, parts.settings)
+        context = make_context(parts, public_url=url, has_console=False, kind="worker")
+
+        @asynccontextmanager
+        async def answering() -> AsyncIterator[str]:
+            application = create_health_application(context)
+            async with serving(application, bound, settings=parts.settings):
+                yield url
+
+        yield answering()
+        context.pool.shutdown(wait=True, cancel_futures=True)
 
 
 async def _work_off(parts: "System") -> None:

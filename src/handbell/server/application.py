@@ -69,8 +69,9 @@ class _Application(FastAPI):
     and the guards replace them.
     """
 
-    def __init__(self, context: Context, **named: Any) -> None:
+    def __init__(self, context: Context, *, takes_sends: bool, **named: Any) -> None:
         super().__init__(**named)
+        self._takes_sends = takes_sends
         self.state.context = context
         self._context = context
 
@@ -79,7 +80,7 @@ class _Application(FastAPI):
         # FastAPI's operations close their files in the innermost layer.
         routed = AsyncExitStackMiddleware(self.router)
         answered = ExceptionMiddleware(routed, handlers=self.exception_handlers)
-        direct = FastPath(answered, self.router.routes)
+        direct = FastPath(answered, self.router.routes) if self._takes_sends else answered
         crossed = CrossOrigin(direct, context=self._context)
         return SecurityMiddleware(crossed, context=self._context)
 
@@ -96,8 +97,30 @@ def create_application(context: Context) -> FastAPI:
 
     Raises ServeError when a route is missing from the table, or a row has no route.
     """
+    application = _empty(context, takes_sends=True)
+    routes: list[BaseRoute] = [route for module in _MODULES for route in module.router.routes]
+    require_operator: RequireOperator = _refuse_operators
+    if context.has_console:
+        from .console import console_routes, require_operator  # noqa: PLC0415 - not all show it
+
+        routes += console_routes(context)
+    _check_table(routes, has_console=context.has_console)
+    application.router.routes.extend(_guarded(routes, context, require_operator))
+    return application
+
+
+def create_health_application(context: Context) -> FastAPI:
+    """Return what a worker serves: whether it lives and is ready, and its metrics."""
+    application = _empty(context, takes_sends=False)
+    routes = list(health.router.routes)
+    application.router.routes.extend(_guarded(routes, context, _refuse_operators))
+    return application
+
+
+def _empty(context: Context, *, takes_sends: bool) -> _Application:
     application = _Application(
         context,
+        takes_sends=takes_sends,
         title="Handbell",
         version=__version__,
         docs_url=None,
@@ -107,14 +130,6 @@ def create_application(context: Context) -> FastAPI:
         redirect_slashes=False,
     )
     problems.add_handlers(application)
-    routes: list[BaseRoute] = [route for module in _MODULES for route in module.router.routes]
-    require_operator: RequireOperator = _refuse_operators
-    if context.has_console:
-        from .console import console_routes, require_operator  # noqa: PLC0415 - not all show it
-
-        routes += console_routes(context)
-    _check_table(routes, has_console=context.has_console)
-    application.router.routes.extend(_guarded(routes, context, require_operator))
     return application
 
 

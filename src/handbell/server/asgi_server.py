@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp
 
 from handbell.delivery.observe.metrics import Metrics
+from handbell.delivery.queue.nodes import NodeKind
 from handbell.errors import HandbellError, ServeError
 from handbell.http_server.bounds import Bounds
 from handbell.http_server.networks import is_loopback
@@ -38,11 +39,15 @@ def make_context(
     has_worker: bool = True,
     has_console: bool = True,
     limiter: Limiter | None = None,
+    kind: NodeKind = "server",
 ) -> Context:
-    """Return the context of a server over a system, and count the system's events."""
+    """Return the context of a server over a system, and count the system's events.
+
+    ``kind`` is what the process counts as: a worker may have a server for its health.
+    """
     metrics = Metrics(partial(engine_state, system))
     system.hooks.add(metrics)
-    system.run_as("server")
+    system.run_as(kind)
     return Context(
         system=system,
         settings=system.settings,
