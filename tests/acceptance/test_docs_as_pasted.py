@@ -214,6 +214,7 @@ class Reader:
                 self.end(other)
         if name == "twin":
             command += " --port 0 --production-port 0 --development-port 0"
+            command += " --proxy-port 0" if "--proxy" in command else ""
         process = self.running[name] = subprocess.Popen(
             [COMMAND, *command.split()[1:]],
             cwd=self.folder,
