@@ -101,7 +101,6 @@ def _measure(
                 print(text, flush=True)
 
         bench = Bench(rig, tools=tools, rounds=rounds, note=note)
-        bench.prepare()
         parts = _parts(bench, asked, tools)
         for part in [parts[name] for name in asked.only or parts]:
             try:

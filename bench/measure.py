@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -98,18 +99,27 @@ class Bench:
         self._note = note
         self._in_flight: int = Settings.model_fields["in_flight"].default
 
-    def prepare(self) -> None:
-        """Make the sessions, and build the peers."""
-        self._note(f"making {SESSIONS:,} sessions")
-        self._home = self._make_home(SESSIONS)
-        self._small_home = self._make_home(SLOW_PUSHES)
-        if "go" in self._tools:
-            self._note("building the program around Go's apns2")
-            self._go = build_go(self._rig.folder / "go")
-            self._go_server = build_go_server(self._rig.folder / "go-server")
-        if "node" in self._tools:
-            self._note("installing node's apns2")
-            self._node = build_node(self._rig.folder / "node")
+    @cached_property
+    def _home(self) -> Path:
+        return self._make_home(SESSIONS)
+
+    @cached_property
+    def _small_home(self) -> Path:
+        return self._make_home(SLOW_PUSHES)
+
+    @cached_property
+    def _go(self) -> Callable[[Job], Result]:
+        self._note("building the program around Go's apns2")
+        return build_go(self._rig.folder / "go")
+
+    @cached_property
+    def _go_server(self) -> Path:
+        return build_go_server(self._rig.folder / "go-server")
+
+    @cached_property
+    def _node(self) -> Callable[[Job], Result]:
+        self._note("installing node's apns2")
+        return build_node(self._rig.folder / "node")
 
     def throughput(self) -> list[Figure]:
         """Return every program's figures against the sink that answers at once."""
@@ -274,7 +284,8 @@ class Bench:
     def lookups(self) -> list[shared_database.Lookup]:
         """Return how long look-ups take in a small registry and a large one, on PostgreSQL."""
         found: list[shared_database.Lookup] = []
-        with self._postgresql() as postgresql:
+        # Checkpoints would write most pages of the indexes several times while they are filled.
+        with self._postgresql("max_wal_size=8GB", "checkpoint_timeout=30min") as postgresql:
             for size in shared_database.SIZES:
                 self._note(f"making {size:,} sessions in PostgreSQL")
                 job = self._shared_job(postgresql, size, f"size{size}")
@@ -282,9 +293,9 @@ class Bench:
         return found
 
     @contextmanager
-    def _postgresql(self) -> Iterator[PostgresServer]:
+    def _postgresql(self, *settings: str) -> Iterator[PostgresServer]:
         try:
-            with shared_database.running("shared_buffers=1GB") as postgresql:
+            with shared_database.running("shared_buffers=1GB", *settings) as postgresql:
                 yield postgresql
         except Unavailable as error:
             raise RigError(str(error)) from error
@@ -307,7 +318,6 @@ class Bench:
         """Return what a broadcast to ever more sessions comes to, the smallest several times."""
         figures = []
         for size in sizes:
-            self._note(f"making {size:,} sessions")
             home = self._make_home(size)
             program = Program(f"{size:,}", size, engine_over(home), self._in_flight)
             repeats = max(1, min(self._rounds, SESSIONS // size))
@@ -425,6 +435,7 @@ class Bench:
     def _make_home(self, sessions: int) -> Path:
         home = self._rig.folder / f"home-{sessions}"
         if not home.exists():
+            self._note(f"making {sessions:,} sessions")
             seed.make_home(replace(self._rig.job("fast", sessions), home=str(home)))
         return home
 
