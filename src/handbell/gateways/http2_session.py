@@ -155,9 +155,10 @@ class Http2Session(Http2Sender[T]):
                 and _LEAST_HEADERS <= word <= _MOST_HEADERS
                 and not self.is_listening
                 and number in self.streams
-                and number not in partial
-                and number not in held
-                and number not in taken
+                and not (
+                    (partial or held or taken)
+                    and (number in partial or number in held or number in taken)
+                )
                 and self._block is None
                 and (
                     data[begin] == _STATUS_200
