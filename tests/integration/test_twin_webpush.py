@@ -4,6 +4,7 @@ import json
 import ssl
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -261,3 +262,15 @@ def test_the_page_serves_what_a_real_browser_needs(twin: RunningTwin) -> None:
         for name in ("browser.html", "browser.js", "browser-worker.js", "browser.css"):
             assert page.get(f"/static/{name}").status_code == 200
         assert page.get("/api/web-push-key").status_code == 404
+
+
+def test_browsers_find_the_next_twin_where_the_last_one_was(tmp_path: Path) -> None:
+    """The usual port is taken where it is free; a second twin beside it takes another."""
+    with (
+        start_twin(tmp_path / "first", webpush_socket_port=None) as first,
+        start_twin(tmp_path / "second", webpush_socket_port=None) as second,
+    ):
+        assert second.webpush_socket_url != first.webpush_socket_url
+        for twin in (first, second):
+            with talking(twin) as connection:
+                Talk(connection).hello()

@@ -31,14 +31,18 @@ DEVELOPMENT_PORT = 2198
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwinPorts:
-    """The twin's ports; 0 is a free one, and None no proxy."""
+    """The twin's ports; 0 is a free one. ``proxy`` is None for no proxy.
+
+    A ``webpush_socket`` of None is the usual port where it is free: browsers are led to it by a
+    preference, which is to hold for the next twin too.
+    """
 
     page: int = 0
     production: int = 0
     development: int = 0
     fcm: int = 0
     webpush: int = 0
-    webpush_socket: int = 0
+    webpush_socket: int | None = None
     proxy: int | None = None
 
 
@@ -56,8 +60,9 @@ def twin(
     fcm_port: Annotated[int, typer.Option(help="FCM, with its access tokens.")] = 0,
     webpush_port: Annotated[int, typer.Option(help="Web Push: browsers' endpoints.")] = 0,
     webpush_socket_port: Annotated[
-        int, typer.Option(help="Web Push: what a browser connects to.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Web Push: what a browser connects to; 8027 where that is free."),
+    ] = None,
     proxy: Annotated[
         bool,
         typer.Option(help="Also run a proxy, for clients with the services' names built in."),

@@ -3,8 +3,12 @@
 import contextlib
 import ipaddress
 import socket
+from typing import Final
 
 from handbell.errors import TwinError
+
+WEBPUSH_SOCKET_PORT: Final = 8027
+"""Where browsers are led to, as long as nothing else listens there."""
 
 
 def check_host(host: str) -> None:
@@ -36,3 +40,11 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
     bound.setblocking(False)
     return bound
+
+
+def bind_usual(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on the port, or on a free one where it is taken."""
+    try:
+        return bind(host, port)
+    except TwinError:
+        return bind(host, 0)

@@ -32,7 +32,7 @@ from .fcm.oauth import TOKEN_PATH
 from .hooks import TwinHooks
 from .host_authority import HostAuthority
 from .page_server import PageServer
-from .ports import bind, check_host
+from .ports import WEBPUSH_SOCKET_PORT, bind, bind_usual, check_host
 from .proxy import TwinProxy
 from .sides import check_side
 from .state import TwinState
@@ -48,8 +48,9 @@ class Twin(TwinState):
     ``host`` has to be a loopback address. ``now`` is the twin's clock in UNIX seconds: provider
     tokens, expirations and the ``date`` of answers depend on it. A connection without a frame for
     ``idle_seconds`` gets ``IdleTimeout`` and is closed. With a ``proxy_port`` it has a proxy, for
-    clients with the services' own names built in. Raises TwinError for a host, a folder or a port
-    that is unusable.
+    clients with the services' own names built in. A ``webpush_socket_port`` of None is 8027 where
+    that is free: browsers find it again there. Raises TwinError for a host, a folder or a port that
+    is unusable.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Twin(TwinState):
         page_port: int = 0,
         fcm_port: int = 0,
         webpush_port: int = 0,
-        webpush_socket_port: int = 0,
+        webpush_socket_port: int | None = 0,
         proxy_port: int | None = None,
         host: str = "127.0.0.1",
         hooks: TwinHooks | None = None,
@@ -72,7 +73,7 @@ class Twin(TwinState):
         super().__init__(hooks=hooks, now=now)
         self._folder = folder
         self._host = host
-        self._ports = {
+        self._ports: dict[str, int | None] = {
             "production": production_port,
             "development": development_port,
             "fcm": fcm_port,
@@ -92,7 +93,11 @@ class Twin(TwinState):
         await in_thread(hosts.prepare)
         async with contextlib.AsyncExitStack() as undo:
             bound = {
-                name: undo.enter_context(bind(self._host, port))
+                name: undo.enter_context(
+                    bind_usual(self._host, WEBPUSH_SOCKET_PORT)
+                    if port is None
+                    else bind(self._host, port)
+                )
                 for name, port in self._ports.items()
             }
             servers = {
