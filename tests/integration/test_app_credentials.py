@@ -163,13 +163,17 @@ def test_the_same_web_push_key_may_be_added_again(
 def test_a_twins_app_keeps_its_browsers_when_it_is_adopted(
     store: AppStore, registry: Registry
 ) -> None:
-    """Its other keys are made anew, since the sample's speak for a sample."""
+    """Its key of Apple's form is made anew, since the sample's speaks for a sample."""
     sample = store.add(TEAM, "com.sample.shop", web_origin="http://localhost:8000")
+    sample = store.set_ids(sample, {"android_package": "com.sample.shop"})
     for credential in make_credentials(sample, is_of_sample=True):
         store.add_credential(sample, credential, environment="twin")
     session = subscribe(registry, sample, 1, "twin")
     key = store.credential_for(sample, "twin", service="webpush")
-    adopted = store.add(TEAM, "com.sample.shop", "Shop", android_package="com.sample.shop")
+    other = store.add(TEAM, "com.sample.other")
+    assert store.find() == other
+    store.remove(other)
+    adopted = store.add(TEAM, "com.sample.shop", "Shop")
     assert (adopted.row, adopted.web_origin) == (sample.row, "http://localhost:8000")
     assert store.find("Shop") == adopted
     assert registry.session(session.id).status == "active"

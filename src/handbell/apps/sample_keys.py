@@ -45,38 +45,37 @@ def make_key(team_id: str, *, is_of_sample: bool = False) -> AuthKey:
 def make_credentials(app: App, *, is_of_sample: bool = False) -> list[Credential]:
     """Return new credentials of an app for the twin: one of each service that knows it.
 
-    An app without any is given web push keys. ``is_of_sample`` is as for :func:`make_key`.
+    An app without any is given a web push key. ``is_of_sample`` is as for :func:`make_key`.
     """
     made: list[Credential] = []
     if app.team_id is not None:
         made.append(make_key(app.team_id, is_of_sample=is_of_sample))
     if app.android_package is not None:
-        made.append(make_service_account(app, is_of_sample=is_of_sample))
+        made.append(make_service_account(app))
     if app.web_origin is not None or not made:
         made.append(VapidKey.make())
     return made
 
 
-def make_service_account(app: App, *, is_of_sample: bool = False) -> ServiceAccount:
+def make_service_account(app: App) -> ServiceAccount:
     """Return a new service account unknown to Google, of a project made up for the app."""
     project = f"twin-{hashlib.sha256(app.id.encode()).hexdigest()[:_PROJECT_DIGITS]}"
-    beginning = _OF_SAMPLE if is_of_sample else _OF_TWIN
     return ServiceAccount(
         client_email=f"handbell@{project}.iam.gserviceaccount.com",
         project_id=project,
         private_key=rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS),
-        private_key_id=beginning + secrets.token_hex(_KEY_ID_LENGTH),
+        private_key_id=_OF_TWIN + secrets.token_hex(_KEY_ID_LENGTH),
     )
 
 
 def without_samples(connection: Connection, apps: Iterable[App]) -> list[App]:
     """Return the apps that were added explicitly: those with any other key, or with none.
 
-    A web push key says nothing: every key of its kind is made by the app itself.
+    What is for the twin says nothing but for Apple's keys: it is made when it is needed.
     """
     table = credentials
     columns = (table.c.app_id, table.c.environment, table.c.key_id)
-    telling = (table.c.service != "webpush") | (table.c.environment.is_distinct_from("twin"))
+    telling = (table.c.service == "apns") | table.c.environment.is_distinct_from("twin")
     kinds: dict[int, set[bool]] = {}
     for row, environment, key_id in connection.execute(select(*columns).where(telling)):
         is_of_sample = environment == "twin" and key_id.startswith(_OF_SAMPLE)

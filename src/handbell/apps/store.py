@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, update
 
 from handbell.errors import AppError, AppExistsError, NameTakenError, UnknownAppError
 from handbell.fixes import Action, Fix
-from handbell.services.webpush.credential import VapidKey
 from handbell.storage.tables import apps as apps_table
 from handbell.storage.tables import circuits as circuits_table
 from handbell.storage.tables import credentials as credentials_table
@@ -25,7 +24,7 @@ from .credential_store import (
 from .names import check_ids, check_name, free_name
 from .references import meant, single
 from .rows import columns_of, read_apps
-from .sample_keys import make_credentials, without_samples
+from .sample_keys import make_key, without_samples
 
 __all__ = ["KNOWN_SECONDS", "AppStore", "StoredCredential", "is_any_of", "is_app_of"]
 
@@ -133,12 +132,10 @@ class AppStore(CredentialStore):
         statement = update(apps_table).where(apps_table.c.id == sample.row)
         values = {**columns_of(adopted), "created_at": adopted.created_at}
         connection.execute(statement.values(values))
-        # Browsers' subscriptions live by their key.
-        samples = (table.c.app_id == sample.row, table.c.service != "webpush")
+        samples = (table.c.app_id == sample.row, table.c.service == "apns")
         connection.execute(delete(table).where(*samples))
-        for credential in make_credentials(adopted):
-            if not isinstance(credential, VapidKey):
-                connection.execute(insert(table).values(self._sealed(adopted, credential, "twin")))
+        key = make_key(adopted.apple.team_id)
+        connection.execute(insert(table).values(self._sealed(adopted, key, "twin")))
         self.forget()
         return replace(adopted, is_enabled=sample.is_enabled)
 

@@ -143,7 +143,7 @@ def _app(context: Context, caller: Caller, reference: str | None) -> App | None:
     if caller.app is None:
         return None if reference is None else context.system.apps.find(reference)
     own = next(app for app in context.system.apps.list() if app.row == caller.app)
-    if reference is None or reference not in (own.id, own.name, own.bundle_id):
+    if reference not in {text for _, text in own.references}:
         raise AppForbiddenError(f"This key serves {own.id} only", fix=f"Name that app: {own.id}")
     return own
 
