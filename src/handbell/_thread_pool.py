@@ -130,6 +130,7 @@ os.register_at_fork(after_in_child=_reset_all)
 # Created on first use: gevent and eventlet may have patched its parts by then.
 _blocking: Final = cache(partial(ThreadPool, MOST_THREADS, "handbell-blocking"))
 _resolving: Final = cache(partial(ThreadPool, MOST_RESOLVERS, "handbell-resolver"))
+_resolving_theirs: Final = cache(partial(ThreadPool, MOST_RESOLVERS, "handbell-their-resolver"))
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -140,3 +141,11 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
 async def resolve(host: Any, port: Any, **options: int) -> list[tuple[Any, ...]]:
     """Return what :func:`socket.getaddrinfo` does, without blocking other calls."""
     return await _resolving().run(partial(socket.getaddrinfo, host, port, **options))
+
+
+async def resolve_theirs(host: Any, port: Any, **options: int) -> list[tuple[Any, ...]]:
+    """Return what :func:`resolve` does, for a host that somebody else chose.
+
+    Such hosts have threads of their own: their name servers may be as slow as they like.
+    """
+    return await _resolving_theirs().run(partial(socket.getaddrinfo, host, port, **options))

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handbell.apps.app import App
@@ -297,6 +297,7 @@ def test_the_largest_message_is_composed() -> None:
     assert "`body`" in refused.value.fix
 
 
+@settings(max_examples=25)
 @given(st.text(min_size=1200, max_size=2500))
 def test_a_text_is_cut_to_fit(text: str) -> None:
     """Where the sender allows it, the body is shortened until the message fits."""

@@ -9,6 +9,7 @@ import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from handbell._proxy import Proxy
-from handbell._thread_pool import resolve
+from handbell._thread_pool import resolve, resolve_theirs
 from handbell.errors import GatewayError
 
 from .http2_values import Endpoint, NoConnection, NotSent, in_words, trusted_certificates
@@ -48,13 +49,36 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 
     Raises :class:`NoConnection` when certificates are missing or unusable.
     """
+    protocols = ("h2", "http/1.1") if endpoint.http1_connections else ("h2",)
+    if endpoint.client_certificate is None:
+        return shared_context(endpoint.ca_file, protocols)
     context = verifying_context(endpoint.ca_file)
-    context.set_alpn_protocols(["h2", "http/1.1"] if endpoint.http1_connections else ["h2"])
-    if endpoint.client_certificate is not None:
-        try:
-            _load_certificate(context, endpoint.client_certificate)
-        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise NoConnection(NotSent("ClientCertificateUnusable", str(error))) from None
+    context.set_alpn_protocols(protocols)
+    try:
+        _load_certificate(context, endpoint.client_certificate)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise NoConnection(NotSent("ClientCertificateUnusable", str(error))) from None
+    return context
+
+
+def shared_context(ca_file: Path | None, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """Return a :func:`verifying_context` that offers these protocols by ALPN.
+
+    It is made once until the file changes: that takes milliseconds. Do not change it.
+    """
+    try:
+        trusted = ca_file or trusted_certificates()
+        changed_at = trusted.stat().st_mtime_ns
+    except (GatewayError, OSError):
+        return verifying_context(ca_file)  # says what is wrong
+    return _shared_context(trusted, changed_at, protocols)
+
+
+@lru_cache(maxsize=8)
+def _shared_context(ca_file: Path, _: int, protocols: tuple[str, ...]) -> ssl.SSLContext:
+    context = verifying_context(ca_file)
+    if protocols:
+        context.set_alpn_protocols(protocols)
     return context
 
 
@@ -163,7 +187,8 @@ async def _dial(
     host: str, port: int, accepts: Callable[[str], bool] | None = None
 ) -> socket.socket:
     # Not in the loop's default executor: Python waits for its threads at exit.
-    found = await resolve(host, port, type=socket.SOCK_STREAM)
+    find = resolve if accepts is None else resolve_theirs
+    found = await find(host, port, type=socket.SOCK_STREAM)
     if accepts is not None:
         # What is checked here is connected to: a second look-up might give other addresses.
         for address in (str(each[4][0]) for each in found):

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from socket import AI_NUMERICHOST, SOCK_STREAM, getaddrinfo
@@ -28,9 +27,9 @@ from handbell.gateways.http2_tls import (
     authority,
     dial_through,
     open_first,
-    verifying_context,
+    shared_context,
 )
-from handbell.gateways.http2_values import NoConnection, in_words, trusted_certificates
+from handbell.gateways.http2_values import NoConnection, in_words
 
 from .call_target import CallResult, CallTarget
 
@@ -108,7 +107,7 @@ class _Course:
         exchange, target = self._exchange, self._exchange.target
         connection = httpcore.AsyncHTTPConnection(
             origin=httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port),
-            ssl_context=_context(exchange.ca_file) if target.scheme == "https" else None,
+            ssl_context=shared_context(exchange.ca_file) if target.scheme == "https" else None,
             network_backend=self._way,
         )
         asking = connection.stream(
@@ -271,18 +270,3 @@ class _Stream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Return asyncio's information on the transport."""
         return self._writer.get_extra_info(info)
-
-
-def _context(ca_file: Path | None) -> ssl.SSLContext:
-    trusted = ca_file or trusted_certificates()
-    try:
-        changed_at = trusted.stat().st_mtime_ns
-    except OSError:
-        changed_at = 0
-    return _context_of(trusted, changed_at)
-
-
-@lru_cache(maxsize=4)
-def _context_of(ca_file: Path, _changed_at: int) -> ssl.SSLContext:
-    """Return a TLS context, cached until the CA file changes: creating one is slow."""
-    return verifying_context(ca_file)

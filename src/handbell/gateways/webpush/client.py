@@ -42,6 +42,7 @@ IDLE_SECONDS: Final = 300.0
 _ROUND: Final = 32  # some four milliseconds of work, before the event loop does other things
 _MOST_SIDES: Final = 1000
 _HTTP1_CONNECTIONS: Final = 8
+_MORE_OF_NAMED: Final = 8
 _SCHEME: Final = len("https://")
 _OK: Final = 200
 _REDIRECTION: Final = 300
@@ -52,8 +53,8 @@ _OF_THE_CLIENT: Final = frozenset({TTL, TOPIC})
 class _Origin(Side):
     """A push service by its origin: its connection pool, and the headers that messages share.
 
-    ``is_named`` means that it is a browser vendor's or was added by the operator; others are
-    connected to only while they have a place.
+    It is connected to while it has a place. ``is_named`` means that it is a browser vendor's or was
+    added by the operator, be it as one of many (``*.example.com``): such have more of them.
     """
 
     def __init__(
@@ -169,10 +170,10 @@ class WebPushGateway(PushClient):
     ``proxies`` looks them up itself. The twin's endpoints are for the environment ``twin``, where
     ``ca_file`` is trusted.
 
-    Each origin has up to ``connections``. Those that nobody named share ``most_origins`` places, so
-    that strangers cannot have connections opened without end: for the others, messages wait. The
-    connections to a host without traffic are closed after ``idle_seconds``. ``now`` gives UNIX
-    seconds, ``seconds`` those of a monotonic clock.
+    Each origin has up to ``connections``. Those that nobody named share ``most_origins`` places,
+    the others eight times as many, so that strangers cannot have connections opened without end:
+    for those without one, messages wait. The connections to a host without traffic are closed after
+    ``idle_seconds``. ``now`` gives UNIX seconds, ``seconds`` those of a monotonic clock.
     """
 
     def __init__(
@@ -228,9 +229,7 @@ class WebPushGateway(PushClient):
 
     def may_begin(self, origin: _Origin) -> bool:
         """Return whether messages to an origin may go on the wire now."""
-        return self._may_begin() and (
-            origin.is_named or origin in self._admitted or self._is_admitted(origin)
-        )
+        return self._may_begin() and (origin in self._admitted or self._is_admitted(origin))
 
     async def close(self, *, within: float | None = None) -> None:
         """Finish messages in flight, each within its timeout, then close the connections.
@@ -281,8 +280,9 @@ class WebPushGateway(PushClient):
 
     def _is_admitted(self, origin: _Origin) -> bool:
         """Give an origin a place, where one is free or its owner has nothing to send."""
-        if len(self._admitted) >= self._most_origins:
-            idle = (each for each in self._admitted if each.pool.is_idle)
+        peers = [each for each in self._admitted if each.is_named is origin.is_named]
+        if len(peers) >= self._most_origins * (_MORE_OF_NAMED if origin.is_named else 1):
+            idle = (each for each in peers if each.pool.is_idle)
             longest = min(idle, key=lambda each: each.used_at, default=None)
             if longest is None:
                 return False
