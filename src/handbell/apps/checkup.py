@@ -105,7 +105,7 @@ def check_web_push(
             yield Finding(
                 check="web-push-contact",
                 verdict="wrong",
-                sentence="Push services of browsers have nobody to write to, and may refuse.",
+                sentence="Nothing is sent to browsers: push services have nobody to write to.",
                 fix="Set HANDBELL_VAPID_SUBJECT to a mailto: or https: address of yours.",
             )
         else:

@@ -362,8 +362,11 @@ class _StoryWriter:
         words, fix = meaning(reason, gateway=delivery.gateway)
         if reason == "Capped" and self.rules.cap is not None:
             words = f"the cap of {self.rules.cap} was reached, so it was left out"
-        is_told = delivery.detail in (None, "", words)
-        why_no_more = "" if is_told else f" {sentence(_capital(delivery.detail))}"
+        detail = delivery.detail or ""
+        if detail.startswith(words):
+            # It says the same, and what the service said beside it.
+            words, detail = detail, ""
+        why_no_more = f" {sentence(_capital(detail))}" if detail else ""
         what = _answered(delivery, words) if delivery.attempts else sentence(_capital(words))
         at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
         attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""

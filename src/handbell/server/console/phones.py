@@ -80,7 +80,8 @@ async def live(page: Page) -> Response:
     """Return the phone's current state, for the script that polls each second."""
     if not page.is_fragment:
         return page.redirect(page.app_url("/compose"))
-    return await _fragment(page, page.query("phone"), page.query("service"))
+    service, mail = page.query("service"), page.query("mail")
+    return await _fragment(page, page.query("phone"), service=service, mail=mail)
 
 
 @pages.post("/console/apps/{app}/phones")
@@ -131,9 +132,7 @@ def _make(system: System, app: App, mail: str, *, service: str) -> _Made:
     try:
         system.apps.credential_for(app, "twin", service=service)
     except MissingCredentialError:
-        credential = _CREDENTIALS[service](app)
-        environment = None if service == "webpush" else "twin"
-        system.apps.add_credential(app, credential, environment=environment)
+        system.apps.add_credential(app, _CREDENTIALS[service](app), environment="twin")
         is_keyed = True
     made = TwinPhones(system.twin_folder).make(app.id, mail, _PLATFORMS[service])
     return _Made(mail=made.mail or mail, service=service, is_keyed=is_keyed)
@@ -152,8 +151,9 @@ _CREDENTIALS: Final[Mapping[str, Callable[[App], Credential]]] = {
 }
 
 
-async def _fragment(page: Page, wanted: str, service: str = "") -> Response:
-    found = await page.run(shelf, page.system, page.the_app, wanted=wanted, service=service)
+async def _fragment(page: Page, wanted: str, *, service: str = "", mail: str = "") -> Response:
+    look = partial(shelf, wanted=wanted, service=service, mail=mail)
+    found = await page.run(look, page.system, page.the_app)
     return unless_known(page, page.render("virtual_phone.html", shelf=found))
 
 

@@ -57,7 +57,7 @@ function choose() {
   if (virtual?.dataset.live && beside().querySelector("[name=device]")) {
     const address = new URL(virtual.dataset.live, location);
     if (address.searchParams.get("service") !== device) {
-      address.search = `?service=${device}`;
+      address.search = new URLSearchParams({ service: device, mail: text("test_to") });
       virtual.dataset.live = address.pathname + address.search;
       virtual.replaceChildren();
       delete virtual.dataset.newest;
@@ -310,7 +310,10 @@ async function bring(draft) {
     const html = await answer.text();
     // Whoever began to write meanwhile is not interrupted.
     if (form?.dataset.dirty) return true;
+    // What the page has just said is not of the draft's time.
+    const said = main.querySelector(":scope > .flash");
     put(html, draftKey);
+    if (said) main.prepend(said);
     form.dataset.dirty = "1";
     if (!isOwn) {
       form.elements.once.value = once;
