@@ -16,6 +16,7 @@ from tests.services_stage import (
 )
 
 from handbell.delivery.record.hourly_counts import HOUR
+from handbell.delivery.work.app_state import FIRST_BATCH
 from handbell.errors import NotForServiceError
 from handbell.gateways.gateway import Push
 from handbell.gateways.outcomes import DeviceGone, Outcome, Refused, RetryLater
@@ -167,6 +168,7 @@ def test_a_wrong_project_stops_its_service_alone_and_keeps_every_token(
             (stop,) = stage.system.rules_store.rules_of(stage.app.id).stops
             assert (stop.service, stop.reason) == ("fcm", outcome.reason)
             assert stop.topic == stage.gateways["fcm"].topic
+            assert len(stage.gateways["fcm"].pushes) <= FIRST_BATCH
             _answers(stage.gateways["fcm"], None)
             await stage.until(
                 engine, _after(stage, lambda: stage.states(sent.id)["fcm", "sent"] == 60)

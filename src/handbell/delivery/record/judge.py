@@ -199,7 +199,7 @@ class Judge:
         is_probe: bool = False,
     ) -> None:
         """Note that pushes were accepted."""
-        app_state.is_proven = True
+        app_state.proven.add(route.configuration.place.service)
         opened = route.open if is_probe else ()
         if route.service.note_taken(count, self._now()):
             self._end_outage(route.service)
@@ -409,7 +409,7 @@ class Judge:
         stop = route.configuration.stop
         if stop is None:
             return
-        app_state.is_proven = False
+        app_state.proven.discard(stop.service)
         self._write_configuration(route)
         self._actions.tell(
             CircuitOpened(

@@ -259,7 +259,7 @@ class Broadcaster:
         if probe is not None:
             granted, wait, _ = await self._app_states.grant(app_state, 1)
             return granted * (_LOOKED_AT if _wants_known(route) else 1), wait
-        if not app_state.is_proven:
+        if not app_state.proven:
             size = min(size, FIRST_BATCH)
         if route is not None:
             size = self._ramps.grant(route.service, held.shard.urgency, size, now)

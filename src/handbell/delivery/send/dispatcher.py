@@ -30,6 +30,9 @@ from .sender import PushSender
 NOT_FOR_SERVICE: Final = "NotForService"
 """The reason of a delivery whose push service cannot carry such a notification."""
 
+PROOF_SECONDS: Final = 2.0
+"""How long the first answers of one service are waited for while another's keep coming."""
+
 PROBE_SECONDS: Final = 2.0
 """How long deliveries stay in memory while a probe is in flight."""
 
@@ -194,8 +197,15 @@ class Dispatcher:
                     probe.release()
             if ready is waiting:
                 await self._flusher.next_written(FLUSH_SECONDS)
-            while ready and ticket.app_state.awaits_proof:
-                await self._flusher.next_written(FLUSH_SECONDS)
+            if ready:
+                await self._until_proven(ticket, way.gateway)
+
+    async def _until_proven(self, ticket: Ticket, gateway: str) -> None:
+        """Wait for the first answers of a push service, as long as others' do not take longer."""
+        app_state, loop = ticket.app_state, asyncio.get_running_loop()
+        until = loop.time() + PROOF_SECONDS
+        while app_state.awaits_proof_of(gateway) and (not app_state.proven or loop.time() < until):
+            await self._flusher.next_written(FLUSH_SECONDS)
 
     async def _begin_next(
         self,
@@ -231,7 +241,8 @@ class Dispatcher:
     def _most(self, ticket: Ticket, route: Route | None, ready: Sequence[int], now: float) -> int:
         """Return how many deliveries may go together, as far as the answers so far tell."""
         left = len(ready)
-        most = left if ticket.app_state.is_proven else min(left, FIRST_BATCH)
+        gateway = ticket.items[ready[0]].gateway
+        most = left if ticket.app_state.is_proven(gateway) else min(left, FIRST_BATCH)
         if route is None:
             return most
         urgency = max(ticket.composed[place].urgency for place in ready)
@@ -246,18 +257,21 @@ class Dispatcher:
             )
 
     async def _send_paced(self, ticket: Ticket, way: Way, places: Sequence[int]) -> None:
-        """Send a part of a page, no faster than its push service wants."""
-        if not service_of(way.gateway).ramp_seconds:
+        """Send a part of a page: a first batch at first, and no faster than the service wants."""
+        app_state, gateway = ticket.app_state, way.gateway
+        is_small = app_state.is_proven(gateway) or len(places) <= FIRST_BATCH
+        if is_small and not service_of(gateway).ramp_seconds:
             await self._send(ticket, way, places)
             return
         route = await self._gateways.route(ticket.composed[places[0]], way)
         while places:
-            most = len(places)
+            most = len(places) if app_state.is_proven(gateway) else min(len(places), FIRST_BATCH)
             if route is not None and route.stop is None:
                 most = self._ramps.pace(route.service, most)
             if most:
                 self.begin(self._send(ticket, way, places[:most]))
                 places = places[most:]
+                await self._until_proven(ticket, gateway)
             else:
                 await self._flusher.next_written(FLUSH_SECONDS)
 

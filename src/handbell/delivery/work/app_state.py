@@ -7,6 +7,7 @@ from typing import Final
 from handbell.apps.app import App
 from handbell.apps.credential_choice import by_preference
 from handbell.delivery.policy.app_rules import AppRules
+from handbell.services.table import SERVICES
 
 from .cap_in_flight import CapInFlight
 from .load import Load
@@ -23,7 +24,7 @@ class AppState:
     ``cap_in_flight`` counts under the app's cap and is not recorded yet; both follow
     from the tickets (:mod:`~handbell.delivery.work.in_flight`). ``routes`` are those its
     pushes took.
-    ``is_proven`` says that something was accepted since a circuit of the app's opened last.
+    ``proven`` are the push services that accepted something since a circuit of theirs opened last.
     ``read_at``, when the rules were read, is by a monotonic clock.
     """
 
@@ -32,7 +33,7 @@ class AppState:
     read_at: float = -math.inf
     load: Load = field(default_factory=Load)
     routes: list[Route] = field(default_factory=list)
-    is_proven: bool = False
+    proven: set[str] = field(default_factory=set)
     cap_in_flight: CapInFlight = field(default_factory=CapInFlight)
     reserved: int = 0
 
@@ -44,7 +45,18 @@ class AppState:
     @property
     def awaits_proof(self) -> bool:
         """Whether the first answers are pending: a wrong key should cause few refusals."""
-        return self.load.handed > 0 and not (self.is_proven or self.is_stopped)
+        return self.load.handed > 0 and not (self.proven or self.is_stopped)
+
+    def is_proven(self, gateway: str) -> bool:
+        """Return whether a gateway may get more than a first batch: its service accepts pushes."""
+        return gateway in self.proven or gateway not in SERVICES
+
+    def awaits_proof_of(self, gateway: str) -> bool:
+        """Return whether the first answers of a push service are pending."""
+        if not self.load.handed or self.is_proven(gateway):
+            return False
+        mine = (one for one in self.routes if one.configuration.place.service == gateway)
+        return not any(one.stop for one in mine)
 
     def look_again_at(self, route: Route, now: float) -> float:
         """Return when a push that was refused on a route is tried again (UNIX seconds).
