@@ -6,10 +6,12 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handbell._proxy import Proxies
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.gateways.gateway import Message, Push
@@ -302,6 +304,31 @@ def test_another_key_is_refused_for_each_subscription(stage: Stage) -> None:
         assert isinstance(outcome, Refused)
         assert outcome.reaction is Reaction.WRONG_APP
         assert outcome.status in (401, 403)
+
+
+def test_a_vendors_own_name_is_reached_through_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In production: the known host, its certificate's name, and a token for its origin.
+
+    The twin's proxy leads there, and its authority for the services' own names is trusted for it.
+    """
+    name = "https://updates.push.services.mozilla.com"
+    hooks = TwinHooks(web_push_key=lambda _: KEY.public_key)
+    with start_twin(tmp_path, proxy_port=0, hooks=hooks) as twin:
+        monkeypatch.setenv("SSL_CERT_FILE", str(twin.hosts_ca_file))
+        stage = Stage(twin, Clock(), [twin.add_browser()])
+        (push,) = stage.pushes()
+        named = push.address.replace(twin.webpush_url, name)
+        (outcome,) = stage.send(
+            [push._replace(address=named, environment="production")],
+            hosts=PushHosts.read(""),
+            ca_file=None,
+            proxies=Proxies.read(twin.proxy_url, "", {}),
+            **UNHURRIED,
+        )
+        assert outcome == Accepted(push.id)
+        assert len(stage.cards(stage.browsers[0])) == 1
 
 
 @pytest.mark.parametrize("hours", [-5, 5])

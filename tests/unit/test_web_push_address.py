@@ -210,6 +210,19 @@ def test_a_wrong_setting_is_told(setting: str) -> None:
         PushHosts.read(setting)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "seconds"),
+    [
+        ("https://web.push.apple.com/a", 1),
+        ("https://fcm.googleapis.com/a", 0),
+        ("https://updates.push.services.mozilla.com/a", 0),
+    ],
+)
+def test_apple_takes_no_ttl_of_0(endpoint: str, seconds: int) -> None:
+    """There, now or never is within a second."""
+    assert KNOWN.target(endpoint, "production").least_ttl == seconds
+
+
 def test_the_twins_origin_is_for_its_environment_only() -> None:
     """A twin's endpoint is refused elsewhere, and nothing else is the twin's."""
     twin = PushHosts.read("any", twin="https://127.0.0.1:2197")

@@ -25,7 +25,7 @@ from handbell.services.reactions import Reaction
 from handbell.services.webpush.address import SubscriptionKeys
 from handbell.services.webpush.credential import VapidKey
 from handbell.services.webpush.hosts import EndpointTarget, PushHosts
-from handbell.services.webpush.protocol import APPLE_HOSTS, AUTHORIZATION, TOPIC, TTL
+from handbell.services.webpush.protocol import AUTHORIZATION, TOPIC, TTL
 
 from .compose import seconds_to_live, topic_of
 from .encrypt import encrypt
@@ -72,8 +72,7 @@ class _Origin(Side):
         self.used_at = 0.0
         self.pool.may_begin = self._may_begin
         self._gateway = gateway
-        # Apple refuses a TTL of 0, by which others deliver now or never.
-        self._least_seconds = int(target.host.endswith(APPLE_HOSTS.removeprefix("*")))
+        self._least_seconds = target.least_ttl
         self._message: Message | None = None
         self._authorization = ""
         self._shared: Headers = ()

@@ -13,7 +13,7 @@ from handbell._text import without_password
 from handbell._url_target import Cause, UrlTarget
 from handbell.errors import RegistryError
 
-from .protocol import PUSH_HOSTS
+from .protocol import APPLE_HOSTS, PUSH_HOSTS
 
 ANY: Final = "any"
 KNOWN: Final = "known"
@@ -59,6 +59,11 @@ class EndpointTarget(UrlTarget):
     def endpoint(self) -> str:
         """The endpoint in its canonical form: the port is left out where it is the usual one."""
         return f"{self.origin}{self.path}"
+
+    @property
+    def least_ttl(self) -> int:
+        """The least TTL that is taken there: Apple refuses 0, by which others mean now or never."""
+        return int(self.host.endswith(APPLE_HOSTS.removeprefix("*")))
 
 
 @dataclass(frozen=True, slots=True)
