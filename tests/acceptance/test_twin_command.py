@@ -51,12 +51,18 @@ def test_a_proxy_and_a_key_file(tmp_path: Path) -> None:
     made = file.read_bytes()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert json.loads(made)["project_id"] == "shop-4711"
-    with running(tmp_path / "home", "--service-account", str(file)) as said:
+    people = ("--android", "test@4d.com", "--browser", "test@4d.com")
+    with running(tmp_path / "home", "--service-account", str(file), *people) as said:
         assert "Proxy" not in said
         state = httpx.get(f"{said['Phones']}/api/state", trust_env=False).json()
+    phones = [(phone["platform"], phone["mail"]) for phone in state["phones"]]
+    assert phones == [
+        ("ios", "test@4d.com"),
+        ("android", "test@4d.com"),
+        ("web", "test@4d.com"),
+    ]
     assert file.read_bytes() == made
-    accounts = [account["project"] for account in state["service_accounts"]]
-    assert accounts == ["shop-4711"]
+    assert "shop-4711" in [account["project"] for account in state["service_accounts"]]
 
 
 def test_a_key_file_that_is_none(tmp_path: Path) -> None:

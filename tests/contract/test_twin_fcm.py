@@ -421,3 +421,16 @@ def test_nothing_that_proves_is_shown(stand: Stand) -> None:
     assert access not in shown
     assert assertion.rpartition(".")[2] not in shown
     assert "BEGIN" not in shown
+
+
+def test_too_many_collapsible_messages_are_held_back(stand: Stand) -> None:
+    """20 at once are shown; the next is accepted and waits, and a newer one takes its place."""
+    phone = stand.phone()
+    android = {"collapse_key": "score", "notification": {"tag": "score"}}
+    message = {"token": phone.token, **HELLO, "android": android}
+    assert {stand.post(message).status_code for _ in range(22)} == {200}
+    state = stand.twin.phone(phone.id)
+    assert (state.cards[0].replaced, len(state.stored)) == (19, 1)
+    assert "held back" in stand.twin.requests[0].verdict
+    stand.twin.switch(phone, is_on=False)
+    assert stand.twin.switch(phone, is_on=True).cards[0].replaced == 20

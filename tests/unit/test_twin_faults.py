@@ -139,3 +139,27 @@ def test_any_posted_fault_is_planned_or_refused(posted: dict[str, Any]) -> None:
     """No posted JSON object makes the plan fail in another way."""
     with contextlib.suppress(TwinError):
         assert Fault.read(posted, name="x").left >= 1
+
+
+def test_a_reason_of_one_service_strikes_that_service() -> None:
+    """FCM's code leaves Apple's sides alone, unless a side or a token names them."""
+    plan = FaultPlan()
+    plan.add("answer", reason="QUOTA_EXCEEDED")
+    assert kinds_struck(plan, 1) == [None]
+    assert kinds_struck(plan, 1, side="webpush") == [None]
+    assert kinds_struck(plan, 1, side="fcm") == ["answer"]
+    plan.add("answer", reason="QUOTA_EXCEEDED", token=ONE)
+    assert kinds_struck(plan, 1) == ["answer"]
+
+
+def test_the_token_endpoint_is_struck_by_name_alone() -> None:
+    """Its own errors strike it and no push; another fault strikes it where it is named."""
+    plan = FaultPlan()
+    plan.add("cut")
+    plan.add("answer", reason="invalid_grant")
+    assert [plan.take("oauth", None), plan.take("oauth", None)] != [None, None]
+    assert plan.take("oauth", None) is None
+    assert kinds_struck(plan, 1, side="fcm") == ["cut"]
+    plan.add("slow", seconds=1, side="oauth")
+    assert plan.take("fcm", None) is None
+    assert plan.take("oauth", None) is not None

@@ -27,6 +27,7 @@ PAGE_PORT = 8025
 PROXY_PORT = 8026
 PRODUCTION_PORT = 2197
 DEVELOPMENT_PORT = 2198
+_KINDS = {"ios": "phone", "android": "Android phone", "web": "browser"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,15 @@ class TwinPorts:
 def twin(
     mail: Annotated[
         list[str] | None,
-        typer.Option("--phone", help="Mail of a phone's owner; may be repeated."),
+        typer.Option("--phone", help="Mail of an iPhone's owner; may be repeated."),
     ] = None,
     *,
+    android: Annotated[
+        list[str] | None, typer.Option(help="Mail of an Android phone's owner; may be repeated.")
+    ] = None,
+    browser: Annotated[
+        list[str] | None, typer.Option(help="Mail of a browser's owner; may be repeated.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = PAGE_PORT,
     production_port: Annotated[int, typer.Option(help="APNs, production side.")] = PRODUCTION_PORT,
     development_port: Annotated[
@@ -97,17 +104,22 @@ def twin(
         webpush_socket=webpush_socket_port,
         proxy=proxy_port if proxy else None,
     )
-    asyncio.run(_run(mail or [], ports, (key or [], team), (service_account or [], project)))
+    phones = [
+        *(("ios", one) for one in mail or ()),
+        *(("android", one) for one in android or ()),
+        *(("web", one) for one in browser or ()),
+    ]
+    asyncio.run(_run(phones, ports, (key or [], team), (service_account or [], project)))
 
 
 async def _run(
-    mails: list[str],
+    phones: list[tuple[str, str]],
     ports: TwinPorts,
     keys: tuple[list[Path], str | None],
     accounts: tuple[list[Path], str | None],
 ) -> None:
     stop = stop_on_signal()
-    async with run_twin(system(), mails, ports=ports, keys=keys[0], team=keys[1]) as serving:
+    async with run_twin(system(), phones, ports=ports, keys=keys[0], team=keys[1]) as serving:
         for file in accounts[0]:
             _add_account(serving, file, accounts[1])
         _announce(serving)
@@ -118,13 +130,13 @@ async def _run(
 @asynccontextmanager
 async def run_twin(
     parts: "System",
-    mails: Sequence[str],
+    phones: Sequence[tuple[str, str]],
     *,
     ports: TwinPorts,
     keys: Sequence[Path] = (),
     team: str | None = None,
 ) -> "AsyncIterator[Twin]":
-    """Run a twin with a system while the block runs, with a phone for each mail.
+    """Run a twin with a system while the block runs, with phones of a platform and a mail each.
 
     Raises TwinError if the extra is not installed or a twin already runs on this home, and
     RegistryError for an invalid mail address; nothing is created then.
@@ -138,7 +150,7 @@ async def run_twin(
         from handbell.twin.twin import Twin  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise without_twin(error) from None
-    owners = [registered_mail(mail) for mail in mails]
+    owners = [(platform, registered_mail(mail)) for platform, mail in phones]
     private_folder(parts.settings.home)
     running = read_address(parts.twin_folder)
     if running is not None:
@@ -192,7 +204,9 @@ def _add_account(serving: "Twin", file: Path, project: str | None) -> None:
         raise TwinError(f"The key file {file} cannot be used: {why}", fix=fix) from None
 
 
-def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Sequence[str]) -> None:
+def _populate(
+    serving: "Twin", demo_environment: "DemoEnvironment", phones: Sequence[tuple[str, str]]
+) -> None:
     from handbell.demo_environment import SAMPLE_MAIL  # noqa: PLC0415 - heavy
 
     apps = demo_environment.prepare()
@@ -208,11 +222,12 @@ def _populate(serving: "Twin", demo_environment: "DemoEnvironment", mails: Seque
                 token=known.token,
                 platform="android" if known.service == "fcm" else "ios",
             )
-    owned = {phone.mail for phone in serving.phones.values()}
-    wanted = list(mails) or ([] if owned else [SAMPLE_MAIL])
-    for mail in wanted:
-        if mail not in owned:
-            serving.add_phone(f"{mail.partition('@')[0]}'s phone", mail=mail, app=apps[0].id)
+    owned = {(phone.platform or "ios", phone.mail) for phone in serving.phones.values()}
+    has_owner = any(mail for _, mail in owned)
+    for platform, mail in phones or ([] if has_owner else [("ios", SAMPLE_MAIL)]):
+        if (platform, mail) not in owned:
+            name = f"{mail.partition('@')[0]}'s {_KINDS[platform]}"
+            serving.add_phone(name, mail=mail, app=apps[0].id, platform=platform)
 
 
 def _announce(serving: "Twin") -> None:

@@ -146,10 +146,10 @@ class Fault:
     def strikes(self, side: str, token: str | None) -> bool:
         """Return whether the fault applies to a request to this token on this side.
 
-        A reason of one service alone applies to that service; the token endpoint of FCM is struck
-        by its own errors, or where it is named.
+        Where neither is named, a reason of one service applies to that service alone, and the
+        token endpoint of FCM is struck by its own errors only.
         """
-        if self.side is None:
+        if self.side is None and self.token is None:
             service = self._service_of_reason
             if OAUTH_SIDE in {side, service}:
                 return service == side

@@ -23,6 +23,7 @@ const SIDES = {
   oauth: "FCM’s token endpoint",
   webpush: "Web Push",
 };
+const SERVICE_OF_SIDE = { production: "apns", development: "apns", fcm: "fcm", oauth: "oauth", webpush: "webpush" };
 const SERVICES = { apns: "APNs", fcm: "FCM", oauth: "FCM’s token endpoint" };
 
 export class FaultsPanel {
@@ -69,6 +70,7 @@ export class FaultsPanel {
       el("div", { class: "form-end" }, el("button", { type: "submit", class: "button primary", text: "Set the fault" })),
     );
     this.kind.addEventListener("change", () => this.#showFields());
+    this.target.addEventListener("change", () => this.#showFields());
     this.form.addEventListener("submit", (event) => this.#submit(event));
     return this.form;
   }
@@ -106,8 +108,18 @@ export class FaultsPanel {
   }
 
   #reasons() {
-    const rows = this.store.reasons.map(({ service, name, status, meaning }) => [name, `${status} ${name}: ${meaning}`, SERVICES[service]]);
+    const service = this.#service();
+    const offered = this.store.reasons.filter((reason) => !service || reason.service === service);
+    const rows = offered.map(({ service, name, status, meaning }) => [name, `${status} ${name}: ${meaning}`, SERVICES[service]]);
+    if (rows.length === 0) return [["", "None: the status alone"]];
     return this.kind.value === "goaway" ? [["", "No reason"], ...rows] : rows;
+  }
+
+  /** The service of the chosen target: a reason of another one would mean nothing to its client. */
+  #service() {
+    const [what, which] = this.target.value.split(" ");
+    if (what === "side") return SERVICE_OF_SIDE[which];
+    return what ? [...this.store.phones.values()].find(({ token }) => token === which)?.service : null;
   }
 
   #offer(select, offers) {
