@@ -327,8 +327,9 @@ class _StoryWriter:
         if reason == SERVICE_DOWN:
             return self._tell_down(delivery, composed)
         words, fix = meaning(reason, gateway=delivery.gateway)
-        if delivery.detail and delivery.detail != words:
-            words = f"{words}: {delivery.detail}"
+        if delivery.detail:
+            is_more = delivery.detail.startswith(words)
+            words = delivery.detail if is_more else f"{words}: {delivery.detail}"
         zone = self.zones.get(delivery.number)
         if reason == "QuietHours" and self.rules.quiet is not None:
             where = zone or self.rules.time_zone
