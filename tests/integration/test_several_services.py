@@ -15,6 +15,7 @@ from tests.services_stage import (
     open_services,
 )
 
+from handbell.creation.notification import Notification
 from handbell.delivery.record.hourly_counts import HOUR
 from handbell.delivery.work.app_state import FIRST_BATCH
 from handbell.errors import NotForServiceError
@@ -108,6 +109,24 @@ def test_a_device_with_two_services_gets_it_once(stage: ServicesStage, to: objec
     stage.system.registry.close(phone.id, "it was sold")
     stage.send(to)
     assert stage.pushed() == {"apns": 1, "fcm": 5}
+
+
+def test_a_replacement_goes_where_the_former_one_went(stage: ServicesStage) -> None:
+    """Who got a notification by FCM gets what replaces it there, whatever was added since."""
+    stage.register(MAIL, "fcm", 1, device_id="one")
+
+    async def scenario() -> None:
+        async with stage.running() as engine:
+            sent = await stage.accept(engine, MAIL, title="1:0", collapse_id="score")
+            await stage.until(engine, lambda: stage.states(sent.id)["fcm", "sent"] == 1)
+            stage.register(MAIL, "apns", 1, device_id="one")
+            again = Notification.read({"title": "2:0"})
+            response = await engine.replace(stage.app, sent.id, again)
+            assert response.success, response.errors
+            assert stage.states(response.notification_id or "") == {("fcm", "sent"): 1}
+
+    asyncio.run(scenario())
+    assert stage.pushed() == {"fcm": 2}
 
 
 @pytest.mark.parametrize("to", [MAIL, EVERYBODY], ids=["named", "everybody"])

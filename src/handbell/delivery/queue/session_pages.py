@@ -104,7 +104,7 @@ def read_page(
     ``is_development`` makes sessions that were never reached start in that environment. What is not
     wanted by ``extra`` is None. ``services`` are the push services that can carry the notification;
     None says that all sessions are Apple's. Of one device's sessions with several services, the
-    first service's gets it.
+    first service's gets it; in place of a former notification, whichever got that.
     """
     page = _page(
         is_development=is_development,
@@ -214,25 +214,24 @@ def _page(
     if order is None:
         # No id, token or environment holds a comma.
         return Page(statement, _PLAIN)
-    return Page(statement.where(*_first_of_device(order)), _MIXED)
+    carried = sessions.c.service.in_(select(each("services").c.value))
+    # Who got the former one gets this one, by the same service.
+    once = [] if has_source else [_is_first_of_device(order)]
+    return Page(statement.where(carried, *once), _MIXED)
 
 
-def _first_of_device(order: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that a session gets a notification, among those of its device."""
+def _is_first_of_device(order: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a session comes first among those of its device."""
     other = sessions.alias()
-    carried = select(each("services").c.value)
     before = exists().where(
         other.c.user_id == sessions.c.user_id,
         other.c.device_id == sessions.c.device_id,
         other.c.app_id == sessions.c.app_id,
         other.c.status == "active",
-        other.c.service.in_(carried),
+        other.c.service.in_(select(each("services").c.value)),
         _place(other.c.service, order) < _place(sessions.c.service, order),
     )
-    return (
-        sessions.c.service.in_(carried),
-        sessions.c.device_id.is_(None) | ~before,
-    )
+    return sessions.c.device_id.is_(None) | ~before
 
 
 def _place(service: ColumnElement[str], order: Sequence[str]) -> ColumnElement[int]:

@@ -138,12 +138,17 @@ class Composed:
 
         Raises :class:`~handbell.errors.NotificationError` where the service cannot carry it.
         """
+        made = self._made_for(gateway)
+        if isinstance(made, NotificationError):
+            # It is raised again and again, and would keep the frames of each time.
+            raise made.with_traceback(None)
+        return made
+
+    def _made_for(self, gateway: str) -> Made | NotificationError:
         service = service_of(gateway).name
         made = self.made.get(service)
         if made is None:
             made = self.made[service] = self._compose(service)
-        if isinstance(made, NotificationError):
-            raise made
         return made
 
     def _compose(self, service: str) -> Made | NotificationError:
@@ -168,15 +173,13 @@ class Composed:
 
     def refusal(self, gateway: str) -> NotificationError | None:
         """Return why the push service behind a gateway cannot carry it, or None."""
-        try:
-            self.for_service(gateway)
-        except NotificationError as error:
-            return error
-        return None
+        made = self._made_for(gateway)
+        return made if isinstance(made, NotificationError) else None
 
     def topic(self, gateway: str) -> str:
         """Return the topic of its messages at a gateway; empty where it cannot carry any."""
-        return "" if self.refusal(gateway) else self.for_service(gateway).message.topic
+        made = self._made_for(gateway)
+        return "" if isinstance(made, NotificationError) else made.message.topic
 
     def is_of_its_kind(self, gateway: str) -> bool:
         """Return whether it is of the kind that sessions' addresses at a gateway are for.
