@@ -173,27 +173,21 @@ class Database:
         locks those rows, or names what it is about in ``alone``; of one name there is one
         transaction at a time.
         """
-        with self._outbox.opened() as signals:
-            if self.path is None:
-                with (
-                    self._in_use(),
-                    self._engine.connect() as connection,
-                    postgresql.committed(connection, self._engine),
-                ):
-                    if alone:
-                        postgresql.wait_for_turn(connection, alone)
-                    if not is_lasting:
-                        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
-                    yield connection
-                    self.signals.before_commit(connection, signals())
-            else:
-                with self._turn(), self._in_use(), self._engine.connect() as connection:
+        with self._outbox.opened() as signals, self._writing():
+            with self._engine.connect() as connection:
+                if self.path is None:
+                    with postgresql.committed(connection, self._engine):
+                        if alone:
+                            postgresql.wait_for_turn(connection, alone)
+                        if not is_lasting:
+                            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+                        yield connection
+                else:
                     connection.execution_options(**{sqlite.WRITES: True})
                     with sqlite.waiting_for_disk(connection, is_lasting), connection.begin():
                         self._shared.is_writing = True
                         yield connection
-            sent = signals()
-        self.signals.after_commit(sent)
+            self.signals.send(signals())
 
     @contextmanager
     def quick_read(self) -> Iterator[Quick]:
@@ -208,14 +202,17 @@ class Database:
     @contextmanager
     def quick_write(self) -> Iterator[Quick]:
         """Yield the driver's own connection, with what :meth:`write` promises."""
-        turn = nullcontext() if self.path is None else self._turn()
-        with self._outbox.opened() as signals:
-            with turn, self._in_use(), self._driver(is_write=True) as driver:
+        with self._outbox.opened() as signals, self._writing():
+            with self._driver(is_write=True) as driver:
                 self._shared.is_writing = True
                 yield driver
-                self.signals.before_commit(driver, signals())
-            sent = signals()
-        self.signals.after_commit(sent)
+            self.signals.send(signals())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        turn = nullcontext() if self.path is None else self._turn()
+        with turn, self._in_use():
+            yield
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """Signals between processes on one PostgreSQL, by LISTEN and NOTIFY.
 
-NOTIFY is part of the transaction that it tells of. LISTEN needs a connection of its own that no
-pooler shares, so what is sent is also looked for: where it does not arrive, ``is_prompt`` is False
-and everybody polls as without signals (docs/decisions/0030-the-seam.md).
+NOTIFY is a transaction of its own, after the one that it tells of: those with it commit one after
+the other, and would each wait for the disk. LISTEN needs a connection of its own that no pooler
+shares, so what is sent is also looked for: where it does not arrive, ``is_prompt`` is False and
+everybody polls as without signals (docs/decisions/0030-the-seam.md).
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,6 +39,7 @@ _CHECK_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
 _PROBE: Final = "probe"
 _NOTIFY: Final = "SELECT pg_notify(%s, %s)"
+_NOTIFY_SOON: Final = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
 _CONNECT: Final[dict[str, Any]] = {
     "application_name": "handbell signals",
     "connect_timeout": 5,
@@ -84,20 +86,21 @@ class PostgresSignals(LocalSignals):
 
         return end
 
-    def before_commit(
-        self, connection: "Connection | psycopg.Connection[Any]", signals: Sequence[Signal]
-    ) -> None:
-        """Notify everybody who listens, and oneself, once the transaction is committed."""
+    def send(self, signals: Sequence[Signal]) -> None:
+        """Notify everybody who listens, and oneself, without waiting for the disk."""
         if not signals:
             return
-        values = (CHANNEL, write_signals(signals))
-        if isinstance(connection, Connection):
-            connection.exec_driver_sql(_NOTIFY, values)
-        else:
-            connection.execute(_NOTIFY, values)
-
-    def after_commit(self, signals: Sequence[Signal]) -> None:
-        """Do nothing: they came with the commit."""
+        try:
+            with contextlib.closing(self._engine.raw_connection()) as pooled:
+                driver: Any = pooled.driver_connection
+                driver.autocommit = True
+                try:
+                    driver.execute(_NOTIFY_SOON, (CHANNEL, write_signals(signals)))
+                finally:
+                    if not driver.closed:
+                        driver.autocommit = False
+        except _failures() as error:
+            _log.debug("Signal lost, the change is polled for: %s", _one_line(error))
 
     def check(self) -> bool:
         """See :class:`~handbell.storage.signals.Signals`. Raises nothing."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 MOST_NUMBERS: Final = 200
 """A signal with more numbers than this says to look at everything."""
@@ -61,14 +61,8 @@ class Signals(Protocol):
     def subscribe(self, hear: Hear) -> Callable[[], None]:
         """Have ``hear`` called with every signal from now on; return what ends it."""
 
-    def before_commit(self, connection: Any, signals: Sequence[Signal]) -> None:
-        """Send signals with a transaction, if they can come with its commit.
-
-        The ``connection`` is SQLAlchemy's, or the driver's.
-        """
-
-    def after_commit(self, signals: Sequence[Signal]) -> None:
-        """Send signals of a transaction that was committed, if they did not come with it."""
+    def send(self, signals: Sequence[Signal]) -> None:
+        """Send signals of a transaction that was committed. Raises nothing."""
 
     def check(self) -> bool:
         """Return whether signals that are sent through the database arrive; ask in a thread."""
@@ -101,10 +95,7 @@ class LocalSignals:
 
         return leave
 
-    def before_commit(self, connection: Any, signals: Sequence[Signal]) -> None:
-        """Do nothing: nobody may look before the commit."""
-
-    def after_commit(self, signals: Sequence[Signal]) -> None:
+    def send(self, signals: Sequence[Signal]) -> None:
         """Tell the subscribers."""
         self._tell(signals)
 
