@@ -21,6 +21,11 @@ MOST_BYTES: Final = 150_000
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDE: Final[ViewportSize] = {"width": 1200, "height": 780}
 PEOPLE: Final = 120
+TEXTS: Final = (
+    ("Your order has shipped", "It is on its way and arrives tomorrow."),
+    ("Table for four", "Confirmed for 19:30."),
+    ("The summer sale begins", "20 % off until Sunday."),
+)
 NAMES: Final = ("ada", "grace", "alan", "edsger", "barbara", "donald")
 
 
@@ -34,6 +39,7 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
         for scheme in SCHEMES:
             _take_all(browser, stage, desk, scheme)
+            _take_phones(browser, scheme)
         browser.close()
     return 0
 
@@ -95,10 +101,35 @@ def _take_all(browser: Browser, stage: Stage, desk: Desk, scheme: Literal["light
     page.goto(f"{base}/person?mail=test@4d.com")
     page.wait_for_timeout(500)
     _take(page, "why", scheme)
-    page.goto(stage.twin.page_link)
-    page.wait_for_timeout(1500)
-    _take(page, "phone", scheme)
     context.close()
+
+
+def _take_phones(browser: Browser, scheme: Literal["light", "dark"]) -> None:
+    """Take an iPhone and an Android phone of one person, who was sent three notifications."""
+    from handbell.demo_environment import DemoEnvironment, isolated_settings  # noqa: PLC0415
+    from handbell.push import PushNotification  # noqa: PLC0415
+    from handbell.system import System  # noqa: PLC0415
+    from handbell.twin.threaded import start_twin  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        settings = isolated_settings(Path(folder))
+        system = System(settings)
+        demo = stack.enter_context(DemoEnvironment(system))
+        apps = demo.prepare()
+        twin = stack.enter_context(start_twin(system.twin_folder, hooks=demo.hooks()))
+        for name, platform in (("iPhone", "ios"), ("Android phone", "android")):
+            twin.add_phone(name, mail="test@4d.com", app=apps[0].id, platform=platform)
+        push = PushNotification(settings=settings)
+        stack.callback(push.close)
+        for title, body in TEXTS:
+            push.send({"title": title, "body": body}, "test@4d.com")
+        context = browser.new_context(viewport=WIDE, color_scheme=scheme, reduced_motion="reduce")
+        page = context.new_page()
+        page.goto(twin.page_link)
+        page.wait_for_timeout(1500)
+        _take(page, "phone", scheme)
+        context.close()
+        system.database.close()
 
 
 def _take(page: Page, name: str, scheme: str) -> None:
