@@ -30,6 +30,7 @@ from handbell.errors import (
     PayloadTooLargeError,
     RateLimitedError,
     RecipientsError,
+    RegistryError,
     SettingsError,
     TemplateError,
     UnauthorizedError,
@@ -43,6 +44,8 @@ from handbell.remote.client import RemoteApp
 from handbell.server.api.representation import represent
 from handbell.server.fix_calls import as_call
 from handbell.server.problems import members_of
+
+from .test_service_sessions import subscription
 
 __all__ = ["front", "server"]
 
@@ -164,6 +167,30 @@ def test_the_sessions_are_the_same_here_and_there(front: Front, stage: Stage) ->
     assert _as_told(story) == _as_told(stage.system.why(stage.app, FIRST))
     assert str(story).startswith(story.answer)
     assert not sessions.why(NOBODY).is_sent
+
+
+def test_devices_of_every_service_are_registered_here_and_there(front: Front, stage: Stage) -> None:
+    """A token of FCM, and a browser's subscription, of which no key is told again."""
+    endpoint = "https://updates.push.services.mozilla.com/wpush/v2/1"
+    sessions = front(Sessions)
+    phone = sessions.register(FIRST, "x" * 152, platform="android", device_id="one")
+    browser = sessions.register(FIRST, subscription(endpoint))
+    other = sessions.register(SECOND, "y" * 152, service="fcm", platform="ios")
+    services = [(one.service, one.kind, one.platform) for one in (phone, browser, other)]
+    assert services == [
+        ("fcm", "device", "android"),
+        ("webpush", "subscription", "web"),
+        ("fcm", "device", "ios"),
+    ]
+    assert (phone.device_id, browser.address) == ("one", endpoint)
+    stored = stage.system.registry.session(browser.id)
+    assert stored.details is not None
+    assert sessions.all_addresses() == sorted([endpoint, "x" * 152, "y" * 152])
+    assert sessions.all_device_tokens() == ["x" * 152, "y" * 152]
+    with pytest.raises(RegistryError, match="keys"):
+        sessions.register(FIRST, {"endpoint": endpoint})
+    with pytest.raises(RegistryError, match="not a push service"):
+        sessions.register(FIRST, "x" * 152, service="pigeon")
 
 
 def test_what_no_address_or_json_can_carry_is_the_same_here_and_there(

@@ -115,13 +115,13 @@ class App:
     @property
     def references(self) -> tuple[tuple[str, str], ...]:
         """All texts that may mean this app, each with its kind; the most exact first."""
-        texts = {
-            "id": (self.id, self.apple_id),
-            "name": (self.name,),
-            "bundle id": (self.bundle_id,),
-            "package": (self.android_package,),
-        }
-        return tuple((kind, text) for kind, some in texts.items() for text in some if text)
+        texts = [("id", self.id), ("name", self.name)]
+        if self.bundle_id is not None:
+            texts[1:1] = [("id", f"{self.team_id}.{self.bundle_id}")]
+            texts.append(("bundle id", self.bundle_id))
+        if self.android_package is not None:
+            texts.append(("package", self.android_package))
+        return tuple(texts)
 
     @classmethod
     def read_id(cls, text: str) -> Self:

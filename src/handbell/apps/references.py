@@ -1,6 +1,6 @@
 """What a reference means: an id first, then a unique name, then an id of a push service."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from handbell._text import nearest
@@ -15,11 +15,20 @@ def meant(wanted: str, apps: list[App]) -> list[App]:
 
     Raises :class:`~handbell.errors.UnknownAppError` with similar names.
     """
-    for reading in _READINGS:
-        found = [app for app in apps if reading(wanted, app)]
+    for app in apps:
+        if app.id == wanted:
+            return [app]
+    references = [(app, app.references) for app in apps]
+    for kinds, fold in _READINGS:
+        folded = fold(wanted)
+        found = [
+            app
+            for app, texts in references
+            if any(kind in kinds and fold(text) == folded for kind, text in texts)
+        ]
         if found:
             return found
-    known = {text: app.id for app in apps for _, text in app.references}
+    known = {text: app.id for app, texts in references for _, text in texts}
     near = nearest(wanted, known)
     raise UnknownAppError(
         f"There is no app {wanted!r}",
@@ -35,20 +44,9 @@ def single(found: list[App], ambiguity: str) -> App:
     raise AmbiguousAppError(ambiguity, fix=f"Name one by its id: {', '.join(ids)}", candidates=ids)
 
 
-def _by(kinds: Iterable[str], fold: Callable[[str], str] = str) -> Callable[[str, App], bool]:
-    kinds = frozenset(kinds)
-
-    def reading(wanted: str, app: App) -> bool:
-        folded = fold(wanted)
-        return any(kind in kinds and fold(text) == folded for kind, text in app.references)
-
-    return reading
-
-
-_READINGS: Final = (
-    lambda wanted, app: app.id == wanted,
-    _by(["id"]),
-    _by(["name"]),
-    _by(["bundle id", "package"]),
-    _by(["id", "name", "bundle id", "package"], str.casefold),
+_READINGS: Final[tuple[tuple[frozenset[str], Callable[[str], str]], ...]] = (
+    (frozenset({"id"}), str),
+    (frozenset({"name"}), str),
+    (frozenset({"bundle id", "package"}), str),
+    (frozenset({"id", "name", "bundle id", "package"}), str.casefold),
 )

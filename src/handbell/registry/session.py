@@ -76,7 +76,7 @@ class Session:
     os_version: str | None = None
     service: str = "apns"
     kind: str = "device"
-    details: str | None = None
+    details: str | None = field(default=None, repr=False)
     device_id: str | None = None
 
     @property
