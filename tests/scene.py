@@ -80,7 +80,7 @@ class Scene:
                 for one in range(number)
             ]
         )
-        fill(self.system.database, self.app.row or 0, [phone.token for phone in phones])
+        fill(self.system.database, self.app.row or 0, phones)
         return phones
 
     def register(

@@ -1,6 +1,7 @@
 """``make chaos``: kill senders, break connections and disks, and count whether anything was lost.
 
-Two processes with the real engine send broadcasts and named sends to a twin, out of one SQLite
+Two processes with the real engine send broadcasts and named sends to iPhones, Android phones and
+browsers of a twin, out of one SQLite
 file. They are killed with SIGKILL and started again, the twin misbehaves in bursts and is out of
 order for whole stretches, the file is locked, writes fail, and the wall's clock is set forward and
 back. Phones change hands meanwhile, by processes that send nothing. Between episodes the clock of

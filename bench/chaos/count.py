@@ -90,7 +90,9 @@ def _unreached(home: Home) -> Iterator[tuple[str, int]]:
         is_broadcast = "everybody" in json.loads(recipients)
         numbers: Sequence[int] = everybody if is_broadcast else _numbers(home, row)
         for number in numbers:
-            if apns_id(name, number) not in taken[number - 1]:
+            # Apple is told the delivery, and the data of a message its notification.
+            is_apple = home.tokens[number - 1] in home.apple
+            if (apns_id(name, number) if is_apple else name) not in taken[number - 1]:
                 yield name, number
 
 

@@ -54,6 +54,11 @@ class Faults:
             ("answer", {"count": rng.randint(1, 20), "reason": "Shutdown"}),
             ("answer", {"count": 2, "reason": "ExpiredProviderToken"}),
             ("stream-limit", {"limit": rng.randint(20, 200)}),
+            ("answer", {"count": rng.randint(1, 30), "reason": "UNAVAILABLE", "side": "fcm"}),
+            ("answer", {"count": rng.randint(1, 9), "reason": "QUOTA_EXCEEDED", "side": "fcm"}),
+            ("answer", {"count": 2, "reason": "UNAUTHENTICATED", "side": "fcm"}),
+            ("answer", {"count": rng.randint(1, 30), "status": 503, "side": "webpush"}),
+            ("answer", {"count": rng.randint(1, 9), "status": 429, "side": "webpush"}),
         ]
 
     def lock(self) -> None:

@@ -10,9 +10,13 @@ from typing import Any, Final
 from bench.sender import Task, make_system
 from handbell.apps.app import App
 from handbell.apps.sample_keys import make_key
+from handbell.services.fcm.credential import ServiceAccount
+from handbell.services.webpush.credential import VapidKey
 from handbell.settings import DATABASE_FILE
 from handbell.system import System
+from handbell.twin.phone import Phone
 from handbell.twin.threaded import RunningTwin
+from handbell.twin.twin import Twin
 
 from .clock import Clock
 from .filling import fill
@@ -36,7 +40,8 @@ _NOTE_UNKNOWN: Final = """
 class Home:
     """A folder with a database, the twin that its senders push to, and the clock they go by.
 
-    ``tokens`` are those of the sessions from 1 on, ``mails`` their people's.
+    ``tokens`` are those of the sessions from 1 on, ``mails`` their people's. ``apple`` are those of
+    Apple's devices; of the others two in five are Android phones and browsers.
     """
 
     def __init__(self, folder: Path, twin: RunningTwin, clock: Clock, *, sessions: int) -> None:
@@ -54,10 +59,14 @@ class Home:
         )
         system = make_system(self._task, clock)
         app = add_app(system, twin, APP, "Chaos")
+        # Where Android phones and browsers find it: as the twin of this home.
+        system.twin_folder.symlink_to(Path(twin.ca_file).parent)
+        add_services(system, twin, app)
         add_app(system, twin, SWITCHING_APP, "Switching")
-        phones = twin.call(lambda twin: [twin.add_phone(app=APP) for _ in range(sessions)])
+        phones = twin.call(lambda twin: [_phone(twin, number) for number in range(sessions)])
         self.tokens = [phone.token for phone in phones]
-        fill(system.database, app.row or 0, self.tokens)
+        self.apple = frozenset(phone.token for phone in phones if phone.service == "apns")
+        fill(system.database, app.row or 0, phones)
         system.database.close()
         with contextlib.closing(sqlite3.connect(self.database)) as raw:
             raw.executescript(_NOTE_UNKNOWN)
@@ -87,6 +96,19 @@ class Home:
         """Return the rows that answer a question to the database."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as raw:
             return raw.execute(query, values).fetchall()
+
+
+def _phone(twin: Twin, number: int) -> Phone:
+    """Add a phone to a twin: of five, one is an Android phone and one a browser."""
+    kinds = {3: "android", 4: "web"}
+    return twin.add_phone(app=APP, platform=kinds.get(number % 5, "ios"))
+
+
+def add_services(system: System, twin: RunningTwin, app: App) -> None:
+    """Give an app what it sends to Android phones and browsers by."""
+    system.apps.add_credential(app, VapidKey.make())
+    account = twin.make_service_account(is_direct=True)
+    system.apps.add_credential(app, ServiceAccount.read(account))
 
 
 def add_app(system: System, twin: RunningTwin, app_id: str, name: str) -> App:

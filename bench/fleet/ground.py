@@ -43,7 +43,7 @@ class Ground:
         self.api_key = system.api_keys.add("chaos", ["administer"])[1]
         phones = twin.call(lambda twin: [twin.add_phone(app=APP) for _ in range(sessions)])
         self.tokens = [phone.token for phone in phones]
-        fill(system.database, app.row or 0, self.tokens)
+        fill(system.database, app.row or 0, phones)
         system.database.close()
 
     def _url(self, port: int) -> str:

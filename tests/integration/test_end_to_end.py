@@ -198,7 +198,7 @@ def test_everybody_is_reached_over_several_pages(stage: "Stage") -> None:
     """A send to all goes through the sessions in pages and reaches each of them once."""
     number = PAGE + 20
     phones = stage.twin.call(lambda twin: [twin.add_phone(app=stage.app.id) for _ in range(number)])
-    fill(stage.system.database, stage.app.row or 0, [phone.token for phone in phones])
+    fill(stage.system.database, stage.app.row or 0, phones)
     response = asyncio.run(stage.send({"everybody": True}))
     assert (response.reached, response.total) == (number, number)
     assert stage.twin.accepted == number
