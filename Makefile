@@ -36,7 +36,7 @@ test: setup browser ## every test that needs no toolchain but Python's
 	$(BIN)/python -m pytest --dist worksteal -m "not clients and not cluster" \
 	  --numprocesses $$((2 * $$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)))
 
-test-clients: setup browsers test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Kotlin, Node, curl, Swift, Firefox)
+test-clients: setup browsers test-swift ## other people's clients and toolchains, and an installed wheel (Go, Java, Kotlin, Node, Rust, curl, Swift, Firefox)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m clients
 
 test-cluster: setup ## several servers and workers on one PostgreSQL, and what can go wrong there

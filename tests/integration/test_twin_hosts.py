@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from py_vapid import Vapid
+from pywebpush import webpush
 from tests.fcm import HELLO, FcmClient
 
 from handbell.twin.host_authority import HostAuthority
@@ -72,6 +75,31 @@ def test_a_message_by_googles_own_names(twin: RunningTwin) -> None:
         assert client.post("https://fcm.googleapis.com/token", data=form).status_code == 404
         assert client.post(str(sent.url).replace("fcm", "oauth2", 1)).status_code == 404
     assert len(twin.phone(phone.id).cards) == 1
+
+
+def test_a_message_to_a_browser_by_mozillas_own_name(twin: RunningTwin) -> None:
+    """Pywebpush goes by the proxy to the endpoint under Mozilla's name, for which it signs."""
+    browser = twin.add_browser("Browser", mail="test@4d.com")
+    key = Vapid()
+    key.generate_keys()
+    session = requests.Session()
+    session.trust_env, session.verify = False, str(twin.hosts_ca_file)
+    session.proxies = {"https": twin.proxy_url}
+    path = urlsplit(browser.token).path
+    answer = webpush(
+        {
+            "endpoint": f"https://updates.push.services.mozilla.com{path}",
+            "keys": json.loads(browser.details or ""),
+        },
+        json.dumps({"notification": {"title": "Hello"}}),
+        vapid_private_key=key,
+        vapid_claims={"sub": "mailto:push@example.com"},
+        ttl=60,
+        requests_session=session,
+    )
+    session.close()
+    assert answer.status_code == 201
+    assert len(twin.phone(browser.id).cards) == 1
 
 
 @pytest.mark.parametrize(

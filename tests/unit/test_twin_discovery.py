@@ -1,5 +1,6 @@
 """The address file: how others find a running twin."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"page_url": 5}', '"x"'):
         (tmp_path / "address.json").write_text(text)
         assert read_address(tmp_path) is None
+
+
+def test_the_file_of_another_version_is_read(tmp_path: Path) -> None:
+    """One of an earlier twin lacks what it did not have; what a later one adds is left alone."""
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        port = page.getsockname()[1]
+        written = address(port).to_dict()
+        earlier = {name: written[name] for name in list(written)[:5]}
+        (tmp_path / "address.json").write_text(json.dumps({**earlier, "hologram_url": "x"}))
+        read = read_address(tmp_path)
+    assert read == address(port)
+    assert (read.fcm_url, read.webpush_url, read.proxy_url) == ("", "", "")
 
 
 def test_looking_for_a_twin_is_light() -> None:
