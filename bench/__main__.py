@@ -29,6 +29,7 @@ WIDTH: Final = 130
 PARTS: Final = (
     "throughput",
     "services",
+    "mixed",
     "slow",
     "refusing",
     "latency",
@@ -121,6 +122,7 @@ def _parts(bench: Bench, asked: argparse.Namespace, tools: frozenset[str]) -> di
     parts: dict[str, Part] = {
         "throughput": throughput,
         "services": lambda: [report.services(bench.services())],
+        "mixed": lambda: [report.mixed(bench.mixed())],
         "slow": lambda: [report.slow(bench.slow())],
         "refusing": lambda: [report.refusing(bench.refusing(), fast)],
         "latency": lambda: report.latency(bench.latency(), bench.start()),

@@ -61,6 +61,7 @@ FIREBASE_PUSHES: Final = 2_000
 WEB_PUSHES: Final = 30_000
 PYWEBPUSH_PUSHES: Final = 2_000
 SLOW_PUSHES: Final = 40_000
+MIXED_SIZES: Final = (9_999, 99_999)
 MEMORY_SIZES: Final = (100_000, 1_000_000, 3_000_000)
 FRESH_PROCESSES: Final = 15
 MOST_TOKENS: Final = FAST_PUSHES + 1000
@@ -170,6 +171,20 @@ class Bench:
             Program(PYWEBPUSH_ASYNC, PYWEBPUSH_PUSHES, pywebpush("async")),
         ]
         return self._in_turn(programs, "webpush", min(3, self._rounds))
+
+    def mixed(self, sizes: Sequence[int] = MIXED_SIZES) -> list[Figure]:
+        """Return what a broadcast to iPhones, Android phones and browsers comes to, by its size."""
+        self._note(f"making {max(sizes) // 3:,} subscriptions")
+        self._rig.make_subscriptions(max(sizes) // 3 + 1)
+        figures = []
+        for size in sizes:
+            home = self._rig.folder / f"home-mixed-{size}"
+            apple = replace(self._rig.job("fast", size), home=str(home))
+            others = [self._rig.job(sink, size // 3 + 1) for sink in ("fcm", "webpush")]
+            seed.make_mixed_home(apple, *others)
+            program = Program(f"{size:,}", size, engine_over(home), self._in_flight)
+            figures += self._in_turn([program], "fast", 1)
+        return figures
 
     def slow(self) -> list[Figure]:
         """Return the figures against the sink that answers after 60 ms, 500 streams at a time."""

@@ -120,7 +120,14 @@ def refusing(figures: Sequence[Figure], fast: Sequence[Figure]) -> Table:
     return Table("A sink that refuses 2 %", header, rows, (note,))
 
 
-def memory(figures: Sequence[Figure]) -> Table:
+def mixed(figures: Sequence[Figure]) -> Table:
+    """Return the table of one broadcast to devices of all push services."""
+    return memory(figures, "One broadcast to iPhones, Android phones and browsers, a third each")
+
+
+def memory(
+    figures: Sequence[Figure], title: str = "One broadcast of the whole engine, by its size"
+) -> Table:
     """Return the table of one broadcast to ever more sessions, compared with the smallest."""
     first = figures[0]
     rows = [
@@ -136,7 +143,7 @@ def memory(figures: Sequence[Figure]) -> Table:
         for each in figures
     ]
     header = ("sessions", "seconds", "us/push", "x first", "peak MiB", "x first", "rounds")
-    return Table("One broadcast of the whole engine, by its size", header, rows)
+    return Table(title, header, rows)
 
 
 def latency(figures: Sequence[Latency], start: Start) -> list[Table]:

@@ -6,7 +6,8 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ from handbell.twin.discovery import Address as TwinAddress
 from handbell.twin.discovery import write_address
 
 from .job import Job
+
+_Device = tuple[Address, str, str]  # with platform and name
 
 MAIL: Final = "user{}@example.com"
 
@@ -91,8 +94,7 @@ def make_web_push_home(job: Job) -> None:
     system = System(settings(job))
     app = system.apps.add(name="Bench", web_origin="https://shop.example.com")
     _finish_twin_home(system, app, key, job)
-    lines = job.read_tokens()[: job.count]
-    _fill_with(job, app, (read_subscription(json.loads(line)) for line in lines), "web", "Firefox")
+    _fill_with(job, app, _browsers(job))
 
 
 def make_fcm_home(job: Job) -> None:
@@ -101,8 +103,36 @@ def make_fcm_home(job: Job) -> None:
     system = System(settings(job))
     app = system.apps.add(name="Bench", android_package=job.topic)
     _finish_twin_home(system, app, account, job)
-    tokens = job.read_tokens()[: job.count]
-    _fill_with(job, app, (Address("fcm", token) for token in tokens), "android", "Pixel")
+    _fill_with(job, app, _androids(job))
+
+
+def make_mixed_home(apple: Job, fcm: Job, web_push: Job) -> None:
+    """Make the home of the first job, with users of each kind of device in turn."""
+    system = System(settings(apple))
+    app = system.apps.add(
+        apple.team_id,
+        apple.topic,
+        name="Bench",
+        android_package=apple.topic,
+        web_origin="https://shop.example.com",
+    )
+    key = read_auth_key(apple.key_file, team_id=apple.team_id, key_id=apple.key_id)
+    system.apps.add_credential(app, key)
+    system.apps.add_credential(app, VapidKey.read(Path(web_push.key_file).read_text()))
+    account = ServiceAccount.read(Path(fcm.key_file).read_text())
+    _finish_twin_home(system, app, account, apple)
+    iphones = [(Address("apns", one), "ios", "iPhone") for one in apple.read_tokens()]
+    in_turn = zip(iphones, _androids(fcm), _browsers(web_push), strict=False)
+    _fill_with(apple, app, list(chain.from_iterable(in_turn))[: apple.count])
+
+
+def _androids(job: Job) -> list[_Device]:
+    return [(Address("fcm", one), "android", "Pixel") for one in job.read_tokens()[: job.count]]
+
+
+def _browsers(job: Job) -> list[_Device]:
+    lines = job.read_tokens()[: job.count]
+    return [(read_subscription(json.loads(line)), "web", "Firefox") for line in lines]
 
 
 def _finish_twin_home(
@@ -130,11 +160,9 @@ def _finish_twin_home(
     system.database.close()
 
 
-def _fill_with(
-    job: Job, app: App, addresses: Iterable[Address], platform: str, device: str
-) -> None:
+def _fill_with(job: Job, app: App, devices: Sequence[_Device]) -> None:
     at = int(time.time() * 1000) - 60_000
-    rows = list(enumerate(addresses, 1))
+    rows = list(enumerate(devices, 1))
     connection = sqlite3.connect(Path(job.home) / DATABASE_FILE, isolation_level=None)
     connection.execute("BEGIN")
     connection.executemany(_USERS, ((n, app.row, MAIL.format(n), at) for n, _ in rows))
@@ -142,7 +170,7 @@ def _fill_with(
         _OTHER_SESSIONS,
         (
             (n, app.row, n, one.token, one.service, one.kind, one.details, platform, device, at, at)
-            for n, one in rows
+            for n, (one, platform, device) in rows
         ),
     )
     connection.execute("COMMIT")
