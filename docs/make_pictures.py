@@ -13,20 +13,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from tests.browser import CHROMIUM, SWITCHES
-from tests.conftest import Stage, open_stage
-from tests.console import MAIL, PASSWORD, Desk, open_console, unhurried
+from tests.console import MAIL, PASSWORD, Desk, open_console, open_rehearsal, unhurried
+
+from handbell.apps.app import App
+from handbell.twin.threaded import RunningTwin
 
 FOLDER: Final = Path(__file__).parent / "pictures"
 MOST_BYTES: Final = 150_000
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDE: Final[ViewportSize] = {"width": 1200, "height": 780}
 PEOPLE: Final = 120
-TEXTS: Final = (
-    ("Your order has shipped", "It is on its way and arrives tomorrow."),
-    ("Table for four", "Confirmed for 19:30."),
-    ("The summer sale begins", "20 % off until Sunday."),
-)
 NAMES: Final = ("ada", "grace", "alan", "edsger", "barbara", "donald")
+MODELS: Final = {"ios": "iPhone", "android": "Android phone", "web": "browser"}
+
+Furnished = tuple[App, RunningTwin, Desk]
 
 
 def main() -> int:
@@ -35,35 +35,38 @@ def main() -> int:
         print("No pictures were made: install Debian's package 'chromium-headless-shell'.")
         return 0
     FOLDER.mkdir(exist_ok=True)
-    with sync_playwright() as playwright, _furnished() as (stage, desk):
+    with sync_playwright() as playwright, _furnished() as furnished:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
         for scheme in SCHEMES:
-            _take_all(browser, stage, desk, scheme)
-            _take_phones(browser, scheme)
+            _take_all(browser, furnished, scheme)
         browser.close()
     return 0
 
 
 @contextlib.contextmanager
-def _furnished() -> Iterator[tuple[Stage, Desk]]:
+def _furnished() -> Iterator[Furnished]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_stage(Path(folder)) as stage,
-        open_console(stage.system, limiter=unhurried()) as desk,
+        open_rehearsal(Path(folder)) as (system, twin, sample),
+        open_console(system, limiter=unhurried()) as desk,
     ):
-        stage.system.set_rules(stage.app, {"rate_limit": "1/second"})
-        desk.system.operators.add(MAIL, PASSWORD)
-        stage.add_phone("test@4d.com")
+        ids = {"android_package": sample.bundle_id, "web_origin": "https://shop.example.com"}
+        app = system.apps.set_ids(sample, ids)
+        system.set_rules(app, {"rate_limit": "1/second"})
+        system.operators.add(MAIL, PASSWORD)
+        for platform, model in MODELS.items():
+            twin.add_phone(f"Test's {model}", mail="test@4d.com", app=app.id, platform=platform)
         for number in range(PEOPLE):
-            stage.add_phone(f"{NAMES[number % len(NAMES)]}{number}@4d.com")
+            name = f"{NAMES[number % len(NAMES)]}{number}"
+            twin.add_phone(f"{name}'s phone", mail=f"{name}@4d.com", app=app.id)
         texts = ("Your order has shipped", "It is on its way and arrives tomorrow.")
-        desk.send(stage.app, "test@4d.com", title=texts[0], body=texts[1])
-        desk.send(stage.app, "test@4d.com", title="Table for four", body="Confirmed for 19:30.")
-        _begin_broadcast(stage, desk)
-        yield stage, desk
+        desk.send(app, "test@4d.com", title=texts[0], body=texts[1])
+        desk.send(app, "test@4d.com", title="Table for four", body="Confirmed for 19:30.")
+        _begin_broadcast(app, desk)
+        yield app, twin, desk
 
 
-def _begin_broadcast(stage: Stage, desk: Desk) -> None:
+def _begin_broadcast(app: App, desk: Desk) -> None:
     from handbell.creation.notification import Notification  # noqa: PLC0415
     from handbell.creation.recipients import EVERYBODY  # noqa: PLC0415
     from handbell.delivery.engine import Options  # noqa: PLC0415
@@ -71,19 +74,20 @@ def _begin_broadcast(stage: Stage, desk: Desk) -> None:
     content = Notification(title="The summer sale begins", body="20 % off until Sunday.")
 
     async def accept() -> None:
-        await desk.system.engine.accept(stage.app, content, EVERYBODY, Options.read())
+        await desk.system.engine.accept(app, content, EVERYBODY, Options.read())
         await asyncio.sleep(12)
 
     desk.server.run(accept())
 
 
-def _take_all(browser: Browser, stage: Stage, desk: Desk, scheme: Literal["light", "dark"]) -> None:
+def _take_all(browser: Browser, furnished: Furnished, scheme: Literal["light", "dark"]) -> None:
+    app, twin, desk = furnished
     context = browser.new_context(
         base_url=desk.url, viewport=WIDE, color_scheme=scheme, reduced_motion="reduce"
     )
     page = context.new_page()
     page.set_default_timeout(8000)
-    base = f"/console/apps/{stage.app.id}"
+    base = f"/console/apps/{app.id}"
     page.goto("/console/sign-in?next=/console/apps")
     page.get_by_label("Mail address").fill(MAIL)
     page.get_by_label("Password").fill(PASSWORD)
@@ -92,6 +96,11 @@ def _take_all(browser: Browser, stage: Stage, desk: Desk, scheme: Literal["light
     page.goto(f"{base}/compose")
     page.locator("#title").fill("Your table is ready")
     page.locator("#body").fill("We hold it for fifteen minutes.")
+    page.locator("#test_to").fill("test@4d.com")
+    # Each picture shows another device; a tab that is chosen anew asks for this person's.
+    for device in ("Browser", "Android" if scheme == "dark" else "iPhone"):
+        page.locator(".devices").get_by_text(device).click()
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     page.wait_for_timeout(1500)
     _take(page, "compose", scheme)
     page.goto(f"{base}/activity")
@@ -101,35 +110,10 @@ def _take_all(browser: Browser, stage: Stage, desk: Desk, scheme: Literal["light
     page.goto(f"{base}/person?mail=test@4d.com")
     page.wait_for_timeout(500)
     _take(page, "why", scheme)
+    page.goto(twin.page_link)
+    page.wait_for_timeout(1500)
+    _take(page, "phone", scheme)
     context.close()
-
-
-def _take_phones(browser: Browser, scheme: Literal["light", "dark"]) -> None:
-    """Take an iPhone and an Android phone of one person, who was sent three notifications."""
-    from handbell.demo_environment import DemoEnvironment, isolated_settings  # noqa: PLC0415
-    from handbell.push import PushNotification  # noqa: PLC0415
-    from handbell.system import System  # noqa: PLC0415
-    from handbell.twin.threaded import start_twin  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        settings = isolated_settings(Path(folder))
-        system = System(settings)
-        demo = stack.enter_context(DemoEnvironment(system))
-        apps = demo.prepare()
-        twin = stack.enter_context(start_twin(system.twin_folder, hooks=demo.hooks()))
-        for name, platform in (("iPhone", "ios"), ("Android phone", "android")):
-            twin.add_phone(name, mail="test@4d.com", app=apps[0].id, platform=platform)
-        push = PushNotification(settings=settings)
-        stack.callback(push.close)
-        for title, body in TEXTS:
-            push.send({"title": title, "body": body}, "test@4d.com")
-        context = browser.new_context(viewport=WIDE, color_scheme=scheme, reduced_motion="reduce")
-        page = context.new_page()
-        page.goto(twin.page_link)
-        page.wait_for_timeout(1500)
-        _take(page, "phone", scheme)
-        context.close()
-        system.database.close()
 
 
 def _take(page: Page, name: str, scheme: str) -> None:
