@@ -18,8 +18,9 @@ from . import _moved
 from ._extras import install
 from ._version import __version__
 from .auth import Auth
-from .creation.notification import Notification, Record
+from .creation.notification import Notification
 from .creation.recipients import Recipients
+from .creation.tap_target import Record
 from .diagnostic import Diagnostic
 from .errors import HandbellError, SettingsError
 from .push import AsyncPushNotification, PushNotification

@@ -12,8 +12,9 @@ from ._clients import AppClient, BlockingClient, blocking
 from ._thread_pool import in_thread
 from ._timeout import read_timeout
 from .auth import Auth, own_auth
-from .creation.notification import Notification, Record
+from .creation.notification import Notification
 from .creation.recipients import EVERYBODY, Recipients
+from .creation.tap_target import Record
 from .creation.template import read_template_use
 from .errors import CredentialError, RecipientsError, SettingsError
 from .sessions import AsyncSessions, Sessions

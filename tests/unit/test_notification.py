@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handbell.creation.notification import SPELLINGS, Notification, Record
+from handbell.creation.notification import SPELLINGS, Notification
+from handbell.creation.tap_target import Record
 from handbell.creation.values import MAX_DEPTH, CriticalSound
 from handbell.errors import NotificationError
 

@@ -12,6 +12,7 @@ from handbell.errors import NotificationError
 from . import languages as speech
 from . import values
 from .android import read_android
+from .tap_target import Record, TapTarget, read_target
 from .values import CriticalSound
 from .web import read_web
 
@@ -97,26 +98,6 @@ _SHOWN_APS = frozenset({"alert", "badge", "sound"})
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record of the app's data, opened by a tap: its data class and its primary key."""
-
-    data_class: str
-    primary_key: str | int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "data_class", _data_class(self.data_class))
-        object.__setattr__(self, "primary_key", _primary_key(self.primary_key))
-
-    def to_user_info(self) -> dict[str, Any]:
-        """Return the members of ``user_info`` that identify the record for the app."""
-        return {"dataClass": self.data_class, "entity": {"primaryKey": self.primary_key}}
-
-
-TapTarget = str | Mapping[str, Any] | tuple[str, Any] | Record
-"""What :meth:`Notification.with_target` opens."""
-
-
 # Without slots: of dozens of fields, absent ones cost neither memory nor time.
 @dataclass(frozen=True, kw_only=True)
 class Notification:
@@ -196,7 +177,7 @@ class Notification:
         # As the constructor does, but only for the given fields: called thousands of times a
         # second.
         made = cls.__new__(cls)
-        _take(made, _by_field(value, SPELLINGS, "in the notification"))
+        _take(made, values.by_field(value, SPELLINGS, "in the notification"))
         return made
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
@@ -224,7 +205,7 @@ class Notification:
         reads; for a record the app is asked to synchronise (``dataSynchro``) unless the caller has
         set it.
         """
-        record = _record(target)
+        record = read_target(target)
         if isinstance(record, Record):
             info = {"dataSynchro": True, **self.user_info, **record.to_user_info()}
         else:
@@ -296,7 +277,7 @@ def fields_of(value: Mapping[Any, Any], where: str) -> dict[str, Any]:
 
     Null is left out. Raises NotificationError for an unknown key; ``where`` names its place.
     """
-    named = _by_field(value, SPELLINGS, where)
+    named = values.by_field(value, SPELLINGS, where)
     return {name: member for name, member in named.items() if member is not None}
 
 
@@ -313,27 +294,6 @@ SPELLINGS: Final = MappingProxyType(
     }
 )
 """Every key that :meth:`Notification.read` accepts, and its field."""
-
-
-def _by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in given.items():
-        name = known.get(key)
-        if name is None:
-            raise values.unknown(where, key, tuple(known))
-        if name not in found:
-            found[name] = value
-        elif not _same(found[name], value):
-            first = next(other for other in given if known.get(other) == name)
-            raise NotificationError(
-                f"`{first}` and `{key}` are one field, given twice with different values",
-                fix="Keep one of them",
-            )
-    return found
-
-
-def _same(first: object, other: object) -> bool:
-    return type(first) is type(other) and bool(first == other)
 
 
 def _plain(value: Any) -> Any:
@@ -427,57 +387,6 @@ def _check_loc_args(notification: Notification) -> None:
         key = args.replace("_args", "_key")
         if getattr(notification, key) is None:
             raise NotificationError(f"`{args}` is given without `{key}`", fix=f"Name the `{key}`")
-
-
-def _data_class(value: object) -> str:
-    name = values.text("data_class", value)
-    if name is None:
-        raise NotificationError(
-            "The data class to open has no name", fix="Name a data class, such as `Employee`"
-        )
-    return name
-
-
-def _primary_key(value: object) -> str | int:
-    if isinstance(value, str) and (key := values.text("primary_key", value)):
-        return key
-    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
-        return int(values.number("primary_key", value))
-    raise NotificationError(
-        f"The primary key of the record to open is {values.shown(value)}",
-        fix="It must be a text or a whole number",
-    )
-
-
-def _record(target: object) -> Record | str:
-    """Return the record to open, or the name of the data class alone."""
-    if isinstance(target, Record):
-        return target
-    if isinstance(target, str):
-        return _data_class(target)
-    if isinstance(target, tuple) and len(target) == len(fields(Record)):
-        return Record(*target)
-    if isinstance(target, Mapping):
-        return _record_from_mapping(target)
-    raise NotificationError(
-        f"What to open is {values.shown(target)}",
-        fix="Name a data class, or a record as (data class, primary key)",
-    )
-
-
-def _record_from_mapping(target: Mapping[Any, Any]) -> Record | str:
-    spellings = {"dataClass": "data_class", "data_class": "data_class", "entity": "entity"}
-    given = _by_field(target, spellings, "in the target")
-    if given.get("entity") is None:
-        return _data_class(given.get("data_class"))
-    if not isinstance(given["entity"], Mapping):
-        raise NotificationError(
-            f"The target's `entity` is {values.shown(given['entity'])}",
-            fix='It must be a mapping, such as {"primaryKey": "42"}',
-        )
-    spellings = {"primaryKey": "primary_key", "primary_key": "primary_key"}
-    entity = _by_field(given["entity"], spellings, "in the target's entity")
-    return Record(given.get("data_class", ""), entity.get("primary_key", ""))
 
 
 def shared_dict(notification: Notification) -> dict[str, Any]:

@@ -391,3 +391,28 @@ class _Copier:
                 f"`{self._root}` holds over {MAX_VALUES:,} values, more than any payload takes",
                 fix="Send an id, and let the app fetch the rest",
             )
+
+
+def by_field(given: Mapping[Any, Any], known: Mapping[str, str], where: str) -> dict[str, Any]:
+    """Return what is given by the names of fields; ``known`` has each spelling of them.
+
+    Raises NotificationError for an unknown one, and for two of one field that differ.
+    """
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        name = known.get(key)
+        if name is None:
+            raise unknown(where, key, tuple(known))
+        if name not in found:
+            found[name] = value
+        elif not _same(found[name], value):
+            first = next(other for other in given if known.get(other) == name)
+            raise NotificationError(
+                f"`{first}` and `{key}` are one field, given twice with different values",
+                fix="Keep one of them",
+            )
+    return found
+
+
+def _same(first: object, other: object) -> bool:
+    return type(first) is type(other) and bool(first == other)
