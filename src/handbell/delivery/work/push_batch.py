@@ -32,8 +32,7 @@ def ways_of(ticket: Ticket, places: Iterable[int]) -> dict[Way, list[int]]:
     ways: dict[Way, list[int]] = {}
     of, items = ticket.composed, ticket.items
     last: Composed | None = None
-    gateway = environment = ""
-    names_server = False
+    gateway = environment = server = ""
     mine: list[int] = []
     for place in places:
         composed, item = of[place], items[place]
@@ -42,11 +41,12 @@ def ways_of(ticket: Ticket, places: Iterable[int]) -> dict[Way, list[int]]:
             composed is not last
             or item.environment != environment
             or item.gateway != gateway
-            or names_server
+            or not item.token.startswith(server)
         ):
             last, gateway, environment = composed, item.gateway, item.environment
-            names_server = service_of(gateway).origin_of is not None
-            mine = ways.setdefault(way_of(composed, item), [])
+            way = way_of(composed, item)
+            server = "" if service_of(gateway).origin_of is None else f"{way.topic}/"
+            mine = ways.setdefault(way, [])
         mine.append(place)
     return ways
 

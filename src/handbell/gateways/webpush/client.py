@@ -111,7 +111,9 @@ class _Origin(Side):
             own = (*own, (TOPIC, topic_of(push.collapse_id)))
         keys = SubscriptionKeys.of(push.details or "")
         body = encrypt(message.payload, keys.public_key, keys.secret)
-        return Request(push.address[_authority_end(push.address) :] or "/", self._shared, own, body)
+        place = push.address.find("/", _SCHEME)
+        path = push.address[place:] if place > 0 else "/"
+        return Request(path, self._shared, own, body)
 
     def _finish(self, job: Job, end: End) -> None:
         if not isinstance(end, StreamResponse):
@@ -154,10 +156,10 @@ class _Nowhere(Side):
         self._unanswered(job, end)
 
 
-def _authority_end(endpoint: str) -> int:
-    """Return where the path of an endpoint begins."""
+def _origin_of(endpoint: str) -> str:
+    """Return an endpoint without its path."""
     place = endpoint.find("/", _SCHEME)
-    return place if place >= 0 else len(endpoint)
+    return endpoint if place < 0 else endpoint[:place]
 
 
 class WebPushGateway(PushClient):
@@ -242,9 +244,15 @@ class WebPushGateway(PushClient):
 
     def _grouped(self, batch: Sequence[Push]) -> Iterable[tuple[Side, Sequence[Push]]]:
         groups: dict[Side, list[Push]] = {}
+        server, environment = "", ""
+        mine: list[Push] = []
         for push in batch:
-            origin = push.address[: _authority_end(push.address)]
-            groups.setdefault(self._side(origin, push.environment), []).append(push)
+            # Most go where the one before them goes.
+            if push.environment != environment or not push.address.startswith(server):
+                origin, environment = _origin_of(push.address), push.environment
+                server = f"{origin}/"
+                mine = groups.setdefault(self._side(origin, environment), [])
+            mine.append(push)
         return groups.items()
 
     # -- origins ---------------------------------------------------------------------------------
