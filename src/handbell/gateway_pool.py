@@ -94,7 +94,8 @@ class GatewayPool:
         """Return where a gateway leads: another one is needed where that has changed."""
         match credential:
             case ServiceAccount():
-                return self.endpoint("fcm", environment), self._token_endpoint(environment)
+                tokens = self.token_endpoint(credential, environment)
+                return self.endpoint("fcm", environment), tokens
             case VapidKey():
                 return (self._web_push_twin().webpush_url,) if environment == TWIN else ()
             case _:
@@ -112,7 +113,7 @@ class GatewayPool:
         return FcmGateway(
             credential=credential,
             endpoint=self.endpoint("fcm", environment),
-            token_endpoint=self._token_endpoint(environment),
+            token_endpoint=self.token_endpoint(credential, environment),
             **options,
         )
 
@@ -152,6 +153,17 @@ class GatewayPool:
         url = address.production_url if service == "apns" else address.fcm_url
         return Endpoint(_of_twin(url, service), Path(address.ca_file))
 
+    def token_endpoint(self, account: ServiceAccount, environment: str) -> Endpoint:
+        """Return where a service account asks for access tokens.
+
+        Raises TwinError while no twin is running.
+        """
+        if environment != TWIN:
+            settings, url = self._settings, account.token_uri
+            return Endpoint(url, settings.apns_ca_file, proxy=settings.proxies.to(url))
+        address = self._twin()
+        return Endpoint(_of_twin(address.oauth_url, "fcm"), Path(address.ca_file))
+
     def describe_host(self, service: str, environment: str) -> str:
         """Return the address of a service, even while the twin is not running."""
         try:
@@ -170,13 +182,6 @@ class GatewayPool:
         """Raise RegistryError for an address at a host that is not sent to."""
         if SERVICES[address.service].origin_of is not None:
             self.push_hosts.target(address.token, environment)
-
-    def _token_endpoint(self, environment: str) -> Endpoint | None:
-        """Return where access tokens are asked for; None where the account says it."""
-        if environment != TWIN:
-            return None
-        address = self._twin()
-        return Endpoint(_of_twin(address.oauth_url, "fcm"), Path(address.ca_file))
 
     def _web_push_twin(self) -> TwinAddress:
         address = self._twin()
