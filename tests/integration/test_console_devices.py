@@ -111,3 +111,34 @@ def test_the_page_has_a_preview_of_each_device(house: House) -> None:
         piece = visitor.get(f"{HOME}/phones?service={name}", headers={"x-fragment": "1"}).text
         assert f"service={name}" in piece
         assert "test" in told(piece)
+
+
+def test_who_confirms_reads_what_each_service_makes_of_it(house: House) -> None:
+    """Bytes and what is left out stand in the question, by device."""
+    _, visitor, _, _ = house
+    sent = {"to": "everybody", "when": "now", "title": "Hello", "subtitle": "Bistro", "do": "send"}
+    words = told(visitor.post(f"{HOME}/compose", sent).text)
+    assert "Yes, everybody: 3 devices" in words
+    assert re.search(r"iPhone \d+ of 4,096 bytes Android \d+ of 4,096 bytes", words)
+    assert '"Subtitle" is not shown by browsers' in words
+
+
+def test_an_app_without_apple_has_every_page(house: House) -> None:
+    """All pages are there, with the one device that it has; what it cannot say is a fault."""
+    desk, visitor, _, _ = house
+    app = desk.system.apps.add(android_package="com.sample.droid")
+    home = f"/console/apps/{app.id}"
+    made = visitor.post(f"{home}/phones", {"phone_mail": "droid@4d.com", "service": "fcm"})
+    assert "droid@4d.com has a virtual Android phone" in told(made.text)
+    for path in ("", "/compose", "/people", "/person?mail=droid@4d.com", "/activity"):
+        assert "None" not in told(visitor.get(f"{home}{path}").text).replace("None is", "")
+    page = visitor.get(f"{home}/compose").text
+    assert 'data-device="fcm"' in page
+    assert 'name="device"' not in page
+    only = {"to": "everybody", "when": "now", "badge": "3", "do": "send"}
+    refused = visitor.post(f"{home}/compose", only)
+    assert refused.status_code == 422
+    assert 'id="body-fault"' in refused.text
+    sent = desk.send(app, "droid@4d.com")
+    assert sent.success
+    assert "By push service" not in visitor.get(f"{home}/activity/{sent.notification_id}").text

@@ -172,6 +172,7 @@ def _ask(page: Page, draft: Draft, seen: DraftPreview, *, is_missing: bool) -> R
         faults=faults,
         draft=draft,
         seen=seen,
+        device_words=DEVICE_WORDS,
     )
 
 

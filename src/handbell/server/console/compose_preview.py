@@ -137,7 +137,10 @@ def look(
     if notification is not None:
         services = tuple(system.preview_services(app, notification))
         # What another service refuses is told beside its preview: who has it may not be meant.
-        for wording in next((one.languages for one in services if one.languages), ()):
+        carried = [one for one in services if not one.refusal]
+        if not carried:
+            faults.add("body", readable(services[0].refusal))
+        for wording in carried[0].languages if carried else ():
             if wording.problem:
                 name = "body" if wording.size else field_of(NotificationError(wording.problem))
                 faults.add(name, readable(wording.problem))
