@@ -29,6 +29,7 @@ from . import subscriptions
 from .app import App
 from .credential_choice import by_preference
 from .credential_kinds import ADDED_BY, KINDS, Credential, kind_of, pack, unpack
+from .credential_rules import check_environment, check_fit
 from .rows import read_apps
 from .vault import Vault
 
@@ -119,7 +120,7 @@ class CredentialStore:
         without it :class:`~handbell.errors.CredentialInUseError` is raised if there are any. Raises
         :class:`~handbell.errors.CredentialError` when it belongs to another team or app.
         """
-        _check_fit(app, credential)
+        check_fit(app, credential)
         if environment is None and isinstance(credential, Certificate):
             environment = credential.environments[0] if len(credential.environments) == 1 else None
         values = self._sealed(app, credential, environment)
@@ -138,7 +139,7 @@ class CredentialStore:
 
     def _sealed(self, app: App, credential: Credential, environment: str | None) -> dict[str, Any]:
         kind = kind_of(credential)
-        _check_environment(KINDS[kind].service, environment)
+        check_environment(KINDS[kind].service, environment)
         return {
             "app_id": app.row,
             "service": KINDS[kind].service,
@@ -347,7 +348,7 @@ class CredentialStore:
                 f"The stored credential {row['key_id']} is not the one that was added",
                 fix="Remove it and add it again",
             )
-        _check_fit(app, credential)
+        check_fit(app, credential)
         return credential
 
     def _milliseconds(self) -> int:
@@ -371,32 +372,6 @@ def _no_key(app: App, key_id: str) -> MissingCredentialError:
     return MissingCredentialError(
         f"{app.id} has no key {key_id}", fix=Fix(Action.LIST_KEYS, "See", app=app.id)
     )
-
-
-def _check_fit(app: App, credential: Credential) -> None:
-    if not isinstance(credential, AuthKey | Certificate):
-        return
-    team_id, bundle_id = app.apple
-    if credential.team_id is not None and credential.team_id != team_id:
-        raise CredentialError(
-            f"{credential.key_id} is of team {credential.team_id}, and {app.id} is not",
-            fix="Use a key of the app's own team",
-        )
-    topics = credential.topics if isinstance(credential, Certificate) else ()
-    if topics and bundle_id not in topics:
-        raise CredentialError(
-            f"The certificate is for {', '.join(topics)}, not for {bundle_id}",
-            fix="Use the certificate of this app, or an auth key of its team",
-        )
-
-
-def _check_environment(service: str, environment: str | None) -> None:
-    known = SERVICES[service].environments
-    if environment not in (None, *known):
-        raise CredentialError(
-            f"{SERVICES[service].title} has no environment {environment}",
-            fix=f"Use one of {', '.join(known)}, or none for all",
-        )
 
 
 def _replace_vapid(

@@ -11,19 +11,16 @@ from handbell.apps.app import App
 from handbell.errors import RegistryError, SessionLimitError
 from handbell.storage.tables import sessions, users
 
+from .conditions import CLAIMED, NEWEST_FIRST, PROVEN
 from .ownership import (
-    CLAIMED,
-    NEWEST_FIRST,
-    PROVEN,
-    Place,
     added_values,
     lock_app,
     moved_values,
-    place_of,
     refreshed_values,
     register,
     silence_others,
 )
+from .places import Place, place_of
 from .registration import Registration
 
 _ROW: Final = "row_id"

@@ -11,8 +11,8 @@ from handbell.apps.app import App
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
+from .reader import SESSIONS, read_sessions
 from .session import Session, Status
-from .store import SESSIONS, read_sessions
 from .user import User
 
 STATUSES: Final[tuple[str, ...]] = get_args(Status)

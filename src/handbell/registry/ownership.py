@@ -14,42 +14,27 @@ from sqlalchemy import (
     Connection,
     Insert,
     Row,
-    and_,
     bindparam,
     delete,
     insert,
-    literal_column,
     select,
     union_all,
     update,
 )
 
 from handbell.apps.app import App
-from handbell.errors import ProofRequiredError, RegistryError, SessionLimitError
+from handbell.errors import ProofRequiredError, RegistryError
 from handbell.fixes import Action, Fix
 from handbell.services.address import Address
 from handbell.services.table import SERVICES
 from handbell.storage.bulk import insert_new
 from handbell.storage.tables import apps, proofs, sessions, users
 
+from .conditions import CLAIMED, GONE, NEWEST_FIRST, PROVEN
+from .places import Place, address_columns, address_in, address_of, fitting, place_of
 from .registration import DESCRIBED, DeviceDescription, Registration
-from .session import CROWDED_OUT, MOVED, Session
-
-PROVEN: Final = sessions.c.status.in_([literal_column("'active'"), literal_column("'quarantined'")])
-"""Must equal the predicate of the index that keeps one owner per token, so that it is used."""
-
-CLAIMED: Final = sessions.c.status == literal_column("'pending'")
-"""Must equal the predicate of the index of claims."""
-
-GONE: Final = and_(
-    sessions.c.status == literal_column("'closed'"), sessions.c.secret_digest.is_not(None)
-)
-"""Must equal the predicate of the index of closed sessions that may reopen by their secret."""
-
-Place = tuple[str, str]
-"""Where a device is reached: service and token. It has one owner in an app."""
-
-NEWEST_FIRST: Final = (sessions.c.registered_at.desc(), sessions.c.id.desc())
+from .session import MOVED, Session
+from .session_limit import make_room, make_room_to_claim
 
 
 def register(
@@ -132,7 +117,7 @@ def renew(
     :class:`~handbell.errors.ProofRequiredError` is raised.
     """
     known = _in_turn(connection, row)
-    wanted = address or _address_of(known)
+    wanted = address or address_in(known)
     is_claim = known.status == "pending"
     moved = () if is_claim else _make_way_for_own(connection, known, wanted, at)
     if known.status == "closed":
@@ -202,7 +187,7 @@ def correct(
     register devices for anybody, which counts as a proof.
     """
     known = _in_turn(connection, row)
-    wanted = address or _address_of(known)
+    wanted = address or address_in(known)
     moved: tuple[int, ...] = ()
     if known.status in ("active", "quarantined") and place_of(wanted) != place_of(known):
         silence_others(connection, known.app_id, {place_of(wanted): known.user_id})
@@ -267,44 +252,6 @@ def silence_others(
     if rows:
         void = update(sessions).where(sessions.c.id.in_(rows)).values(secret_digest=None)
         connection.execute(void)
-
-
-def make_room(connection: Connection, user: int, max_sessions: int, *, at: int) -> None:
-    """Make room for one more proven session of a person.
-
-    Beyond ``max_sessions``, sessions for which no push was ever accepted are removed, the longest
-    silent first. Raises :class:`~handbell.errors.SessionLimitError`, with nothing changed, if that
-    is not enough: working sessions are kept.
-    """
-    statement = (
-        select(sessions.c.id, sessions.c.accepted_at)
-        .where(sessions.c.user_id == user, PROVEN)
-        .order_by(sessions.c.registered_at, sessions.c.id)
-    )
-    held = connection.execute(statement).all()
-    excess = len(held) - max_sessions + 1
-    if excess <= 0:
-        return
-    idle = [row.id for row in held if row.accepted_at is None][:excess]
-    if len(idle) < excess:
-        raise SessionLimitError(
-            f"This person has {len(held)} sessions already, and {max_sessions} are allowed",
-            fix="Close those that are no longer used, or raise HANDBELL_SESSIONS_PER_USER",
-        )
-    values = {"status": "closed", "reason": CROWDED_OUT, "closed_at": at, "secret_digest": None}
-    connection.execute(update(sessions).where(sessions.c.id.in_(idle)).values(values))
-
-
-def make_room_to_claim(connection: Connection, user: int, max_sessions: int) -> None:
-    """Remove a user's oldest claims if there are ``max_sessions`` already."""
-    statement = (
-        select(sessions.c.id)
-        .where(sessions.c.user_id == user, CLAIMED)
-        .order_by(sessions.c.registered_at.desc(), sessions.c.id.desc())
-        .offset(max_sessions - 1)
-    )
-    if rows := connection.scalars(statement).all():
-        connection.execute(delete(sessions).where(sessions.c.id.in_(rows)))
 
 
 def lock_app(connection: Connection, app: App) -> None:
@@ -418,7 +365,7 @@ def _carry_on(connection: Connection, former: Row[Any], pending: Row[Any]) -> in
     given = {name: getattr(pending, name) for name in DESCRIBED}
     values: dict[str, Any] = {
         **{name: value for name, value in given.items() if value is not None},
-        **address_columns(_address_of(pending)),
+        **address_columns(address_in(pending)),
         # A token belongs to one environment: a push service's acceptance there is proof of it.
         "environment": former.environment if former.accepted_at else pending.environment,
         "secret_digest": pending.secret_digest,
@@ -451,35 +398,6 @@ def added_values(app: App, user: int, new: Registration) -> dict[str, Any]:
         "created_at": new.at,
         "registered_at": new.at,
     }
-
-
-def address_of(session: Session) -> Address:
-    """Return the address of a session."""
-    return Address(session.service, session.token, session.kind, session.details)
-
-
-def _address_of(row: Row[Any]) -> Address:
-    return Address(row.service, row.token, row.kind, row.address)
-
-
-def address_columns(address: Address) -> dict[str, Any]:
-    """Return the columns of an address."""
-    return {
-        "service": address.service,
-        "token": address.token,
-        "kind": address.kind,
-        "address": address.details,
-    }
-
-
-def place_of(address: Address | Session | Row[Any]) -> Place:
-    """Return where a device is reached."""
-    return (address.service, address.token)
-
-
-def fitting(address: Address, environment: str) -> str:
-    """Return the environment of an address that may have changed its service."""
-    return environment if environment in SERVICES[address.service].environments else "production"
 
 
 def _inserted(connection: Connection, statement: Insert) -> int:

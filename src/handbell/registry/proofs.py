@@ -18,10 +18,11 @@ from handbell.storage.leases import Leases
 from handbell.storage.tables import apps, proofs, sessions, users
 
 from .ownership import prove
+from .reader import read_session
 from .registration import Registered, Registration
 from .secret import digest_of, new_secret
 from .session import Session
-from .store import Registry, read_session
+from .store import Registry
 
 VALID_SECONDS: Final = 15 * 60
 """The validity of a link, from when it was mailed."""

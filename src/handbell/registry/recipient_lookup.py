@@ -10,7 +10,7 @@ from handbell.storage.lists import each, look_up
 from handbell.storage.statements import Query
 from handbell.storage.tables import sessions, users
 
-from .ownership import CLAIMED, NEWEST_FIRST, PROVEN
+from .conditions import CLAIMED, NEWEST_FIRST, PROVEN
 from .session import Environment
 
 
