@@ -264,13 +264,13 @@ def test_what_is_not_sent_yet_is_taken_back_after_asking(console: Console) -> No
     """The question names what was sent; yes takes the rest back, once, and is in the trail."""
     console.stage.add_phone("user1@example.com")
     sent = console.send("user1@example.com", send_at="2099-01-01T10:00Z", wait=False)
-    assert "Take back the rest" in console.get(f"/{sent}")
+    assert "Cancel the rest" in console.get(f"/{sent}")
     assert "Nothing was sent yet of 1" in console.get(f"/{sent}/cancel")
     answer = console.visitor.post(f"{console.home}/{sent}/cancel")
-    assert "1 delivery taken back" in answer.text
+    assert "1 delivery cancelled" in answer.text
     page = console.get(f"/{sent}")
-    assert "Taken back" in page
-    assert "Take back the rest" not in page
+    assert "Cancelled" in page
+    assert "Cancel the rest" not in page
     answer = console.visitor.post(f"{console.home}/{sent}/cancel")
     assert "nothing left" in answer.text
     trail = [

@@ -176,10 +176,10 @@ def test_an_audience_is_told_in_a_sentence(audience: Audience, sentence: str) ->
         ({"held": 1}, {}, "Waits"),
         ({"sent": 2, "failed": 1}, {}, "Sent"),
         ({"sent": 1, "failed": 1, "expired": 1}, {}, "Mostly failed"),
-        ({"sent": 1, "cancelled": 9}, {}, "Partly taken back"),
+        ({"sent": 1, "cancelled": 9}, {}, "Partly cancelled"),
         ({"expired": 1}, {}, "Failed"),
-        ({"cancelled": 1}, {}, "Taken back"),
-        ({}, {"cancelled_at": 1}, "Taken back"),
+        ({"cancelled": 1}, {}, "Cancelled"),
+        ({}, {"cancelled_at": 1}, "Cancelled"),
         ({}, {}, "Reached nobody"),
     ],
 )

@@ -39,7 +39,7 @@ pages: `next` is the cursor of the following page. Errors are problem details (R
 `Retry-After` says.
 """
 _TAGS: Final = (
-    ("notifications", "Send, follow, take back."),
+    ("notifications", "Send, track, cancel."),
     ("templates", "Texts with variables, in several languages."),
     ("users", "People, known by mail, and why they saw what they saw."),
     ("sessions", "Devices: register, prove, refresh, log out, report."),

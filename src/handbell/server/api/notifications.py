@@ -148,7 +148,7 @@ async def list_notifications(
     *,
     state: Annotated[
         NotificationStatus | None,
-        Query(description="open: not done with; failed: something failed; cancelled: taken back"),
+        Query(description="open: in progress; failed: something failed; cancelled: it was"),
     ] = None,
     urgency: Annotated[Literal["urgent", "normal", "bulk"] | None, Query()] = None,
     text: Annotated[
@@ -274,7 +274,7 @@ async def list_deliveries(
 @router.post(
     "/{id}/cancel",
     operation_id="cancelNotification",
-    summary="Take back what is not sent yet",
+    summary="Cancel what is not sent yet",
     response_model=models.Cancelled,
     responses=responses(401, 403, 404, 503),
 )

@@ -26,7 +26,7 @@ STANDINGS: Final = (
     ("", "All"),
     ("open", "Not done yet"),
     ("failed", "With failures"),
-    ("cancelled", "Taken back"),
+    ("cancelled", "Cancelled"),
 )
 KINDS: Final = (("", "Tests, too"), ("real", "No tests"), ("tests", "Tests alone"))
 _HURRY, _LEISURE = 2000, 10_000
@@ -136,9 +136,9 @@ def standing_of(notification: Overview, *, is_held: bool = False) -> tuple[str, 
         (waits and notification.is_running, ("wait", "Going out")),
         (waits, ("wait", "Waits")),
         (sent and lost > sent, ("bad", "Mostly failed")),
-        (sent and taken_back, ("off", "Partly taken back")),
+        (sent and taken_back, ("off", "Partly cancelled")),
         (sent, ("good", "Sent")),
         (lost, ("bad", "Failed")),
-        (taken_back or notification.cancelled_at is not None, ("off", "Taken back")),
+        (taken_back or notification.cancelled_at is not None, ("off", "Cancelled")),
     )
     return next((word for is_so, word in words if is_so), ("off", "Reached nobody"))

@@ -40,7 +40,7 @@ FIX_ACTIONS: Final[Mapping[Action, FixAction]] = MappingProxyType(
         Action.ADD_SESSION: FixAction(
             label="Their devices", path=f"{_APP}/person?{{mail}}#devices"
         ),
-        Action.CANCEL: FixAction(label="Take it back", path=f"{_APP}/activity/{{about}}"),
+        Action.CANCEL: FixAction(label="Cancel it", path=f"{_APP}/activity/{{about}}"),
         Action.CHECK_UP: FixAction(label="Check-up", path=f"{_APP}#check-up"),
         Action.LIST_API_KEYS: FixAction(
             label="API keys", path="/console/settings/api-keys", instead=_CHOOSE

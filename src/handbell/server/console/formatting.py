@@ -37,7 +37,7 @@ DELIVERY_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "sent": ("good", "Sent"),
         "failed": ("bad", "Failed"),
         "expired": ("off", "Expired"),
-        "cancelled": ("off", "Taken back"),
+        "cancelled": ("off", "Cancelled"),
     }
 )
 """Each state of a delivery: the kind of its chip, and its name."""

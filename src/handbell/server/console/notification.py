@@ -70,11 +70,11 @@ async def ask(page: Page) -> Response:
         sent = f"{funnel.sent:,} of {funnel.accepted:,} were sent already"
         text = [f"{sent}; they stay on the phones.", "The others will never be sent."]
     return page.confirm(
-        "Take back what is not sent yet?",
+        "Cancel what is not sent yet?",
         text=text,
         action=f"{address}/cancel",
         back=address,
-        label="Take it back",
+        label="Cancel it",
     )
 
 
@@ -85,8 +85,8 @@ async def cancel(page: Page) -> Response:
     caught = await page.system.engine.cancel(page.the_app, number)
     _funnels(page).forget(number)
     caught_text = count(caught, "delivery", "deliveries")
-    await page.note("notification.cancel", number, f"{caught_text} taken back")
-    message = f"{caught_text} taken back." if caught else "There was nothing left to take back."
+    await page.note("notification.cancel", number, f"{caught_text} cancelled")
+    message = f"{caught_text} cancelled." if caught else "There was nothing left to cancel."
     return page.redirect(page.app_url(f"/activity/{number}"), message=message)
 
 
