@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.creation.template import Template
 from handbell.errors import NotForServiceError, NotificationError, PayloadTooLargeError
 from handbell.gateways.fcm.compose import HEADERS, TTL_HEAD, compose, unsupported
 from handbell.gateways.gateway import Message
@@ -443,3 +444,39 @@ def test_any_hatch_is_read_or_refused(hatch: dict[str, Any]) -> None:
     except NotificationError:
         return
     assert json.loads(compose(notification, app=APP, now=NOW).payload)["notification"]
+
+
+TEXTS_OF_THE_HATCH: dict[str, Any] = {
+    "priority": "{{ word }}",
+    "notification": {
+        "channelId": "{{ word }}",
+        "color": "{{ color }}",
+        "event_time": "{{ at }}",
+        "vibrate_timings": ["1s", "{{ time }}"],
+        "visibility": "{{ seen }}",
+        "light_settings": {
+            "color": {"red": 1},
+            "light_on_duration": "{{ time }}",
+            "light_off_duration": "1s",
+        },
+    },
+}
+
+
+def test_the_hatch_of_a_template_holds_expressions() -> None:
+    """A template is taken for what it may become; what it becomes is checked like any other."""
+    template = Template.read(
+        {"notification": {"title": "a", "android": TEXTS_OF_THE_HATCH}}, name="a"
+    )
+    right = {
+        "word": "high",
+        "color": "#1e90ff",
+        "at": "2027-03-01T09:00:00Z",
+        "time": "0.5s",
+        "seen": "PUBLIC",
+    }
+    notification = template.render(right)
+    assert notification.android is not None
+    assert notification.android["notification"]["vibrate_timings"] == ["1s", "0.5s"]
+    with pytest.raises(NotificationError, match=r"`android\.notification\.color`"):
+        template.render({**right, "color": "red"})

@@ -45,6 +45,36 @@ def read_android(name: str, value: object) -> dict[str, Any] | None:
     return _members(name, given, ANDROID) or None
 
 
+def sample_of(where: str) -> str | None:
+    """Return a text that the member at a path may have, such as ``android.notification.color``.
+
+    None where any text may stand there, and for other paths: for a template, whose own text is an
+    expression and not yet what it becomes.
+    """
+    match where.partition("[")[0].split("."):
+        case ["android", "notification", name]:
+            kind = ANDROID_NOTIFICATION.get(_SNAKE.get(name, name))
+        case ["android", "notification", _, name] if name.endswith("duration"):
+            kind = Kind.DURATION
+        case ["android", name]:
+            kind = ANDROID.get(_SNAKE.get(name, name))
+        case _:
+            kind = None
+    if kind is None:
+        return None
+    return ENUMS[kind][0] if kind in ENUMS else _SAMPLES.get(kind)
+
+
+_SAMPLES: Final = MappingProxyType(
+    {
+        Kind.COLOR: "#000000",
+        Kind.INSTANT: "1970-01-01T00:00:00Z",
+        Kind.DURATION: "0s",
+        Kind.DURATIONS: "0s",
+    }
+)
+
+
 def _members(path: str, given: object, known: Mapping[str, Kind]) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise values.wrong(path, given, "a mapping")

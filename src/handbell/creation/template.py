@@ -18,6 +18,7 @@ from handbell.errors import NotificationError, TemplateError
 
 from . import languages as speech
 from . import values
+from .android import sample_of
 from .notification import Notification, fields_of
 
 MAX_BYTES: Final = 131_072
@@ -371,8 +372,10 @@ def _walk(field: str, where: str, value: Any, change: Change) -> Any:
     return value
 
 
-def _sample(field: str, _where: str, text: str) -> Any:
-    return text if not ("{{" in text or "{%" in text) else _SAMPLES.get(field, "0")
+def _sample(field: str, where: str, text: str) -> Any:
+    if not ("{{" in text or "{%" in text):
+        return text
+    return sample_of(where) or _SAMPLES.get(field, "0")
 
 
 def _overlaid(fields: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
