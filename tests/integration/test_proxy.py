@@ -9,7 +9,8 @@ from tests.http2_server import LOOPS, QUICK, counting, opened, paths, run, send,
 from tests.proxy import proxying
 
 from handbell._proxy import Proxy
-from handbell.delivery.policy.decision import UNREACHED, HealthSignal, health_signal, meaning
+from handbell.delivery.policy.decision import UNREACHED, HealthSignal, health_signal
+from handbell.delivery.policy.meanings import meaning
 from handbell.gateways.http2 import Endpoint, NotSent, StreamResponse
 from handbell.gateways.outcomes import RetryLater
 from handbell.services.reactions import Reaction

@@ -13,6 +13,7 @@ from tests.services_stage import (
     AnsweringGateway,
     ServicesStage,
     open_services,
+    subscription,
 )
 
 from handbell.creation.notification import Notification
@@ -225,6 +226,12 @@ def test_one_origin_stops_for_itself(stage: ServicesStage) -> None:
     (stop,) = stage.system.rules_store.rules_of(stage.app.id).stops
     assert (stop.service, stop.topic, stop.reason) == ("webpush", FIRST_ORIGIN, "Unauthorized")
     assert stage.statuses() == {("webpush", "active"): 12}
+    again = stage.send(EVERYBODY)
+    assert stage.states(again.notification_id or "") == {
+        ("webpush", "sent"): 6,
+        ("webpush", "held"): 6,
+    }
+    assert {one.reason for one in again.errors} == {"CircuitOpen"}
 
 
 def test_an_outage_of_one_origin_is_no_outage_of_another(stage: ServicesStage) -> None:
@@ -240,9 +247,13 @@ def test_an_outage_of_one_origin_is_no_outage_of_another(stage: ServicesStage) -
         async with stage.running() as engine:
             sent = await stage.accept(engine, people)
             await stage.until(engine, lambda: stage.states(sent.id)["webpush", "held"] == 6)
-            outages = [one.place.topic for one in stage.system.rules_store.outages()]
-            assert outages == [FIRST_ORIGIN]
-            assert {one.reason for one in stage.deliveries(sent.id)} == {None, "ServiceDown"}
+            held = {None, "ServiceDown"}
+            await stage.until(
+                engine, lambda: {one.reason for one in stage.deliveries(sent.id)} == held
+            )
+            await stage.until(engine, lambda: bool(stage.system.rules_store.outages()))
+            (outage,) = stage.system.rules_store.outages()
+            assert outage.place.topic == FIRST_ORIGIN
             _answers(browsers, None)
             await stage.until(
                 engine, _after(stage, lambda: stage.states(sent.id)["webpush", "sent"] == 12)
@@ -293,6 +304,32 @@ def test_nothing_of_the_former_user_arrives_after_a_switch(stage: ServicesStage)
     asyncio.run(scenario())
     assert stage.pushed() == {"apns": 1, "fcm": 1, "webpush": 1}
     assert stage.statuses()["webpush", "closed"] == 1
+
+
+def test_a_whole_address_waits_with_its_keys(stage: ServicesStage) -> None:
+    """A subscription that no session holds is sent to at its time, encrypted for it."""
+    later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stage.clock() + 60))
+    browser = subscription(f"{FIRST_ORIGIN}/bare")
+
+    async def scenario() -> None:
+        async with stage.running() as engine:
+            sent = await stage.accept(engine, [browser], {"send_at": later})
+            assert [one.address for one in stage.deliveries(sent.id)] == [browser["endpoint"]]
+            stage.clock.move(120)
+            await stage.until(engine, lambda: stage.states(sent.id)["webpush", "sent"] == 1)
+
+    asyncio.run(scenario())
+    (push,) = stage.gateways["webpush"].pushes
+    assert (push.address, json.loads(push.details or "")) == (browser["endpoint"], browser["keys"])
+
+
+def test_who_is_erased_leaves_no_address(stage: ServicesStage) -> None:
+    """Also where a person's browser was named by its whole address, nothing of it stays."""
+    browser = subscription(f"{FIRST_ORIGIN}/1")
+    sent = stage.send([browser]).notification_id or ""
+    stage.system.registry.register(stage.app, MAIL, browser, platform="web")
+    stage.system.eraser.erase(stage.app, MAIL)
+    assert [one.address for one in stage.deliveries(sent)] == ["removed"]
 
 
 def test_a_session_that_changes_its_service_in_between_goes_the_new_way(

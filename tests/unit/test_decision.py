@@ -9,8 +9,8 @@ from handbell.delivery.policy.decision import (
     Suspect,
     decide,
     health_signal,
-    meaning,
 )
+from handbell.delivery.policy.meanings import meaning
 from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,

@@ -9,7 +9,7 @@ import pytest
 
 import handbell
 from handbell import errors
-from handbell.delivery.policy.decision import OWN_REASONS, meaning
+from handbell.delivery.policy.meanings import OWN_REASONS, meaning
 from handbell.services.apns.reasons import REASONS
 from handbell.services.fcm.reasons import REASONS as FCM_REASONS
 from handbell.services.webpush.reasons import REASONS as WEB_PUSH_REASONS

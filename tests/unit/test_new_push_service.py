@@ -19,7 +19,7 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.engine import Engine
-from handbell.delivery.policy.decision import meaning
+from handbell.delivery.policy.meanings import meaning
 from handbell.delivery.response import Response
 from handbell.errors import RegistryError
 from handbell.gateways.gateway import Gateway

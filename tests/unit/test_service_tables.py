@@ -15,8 +15,8 @@ from handbell.delivery.policy.decision import (
     Suspect,
     decide,
     health_signal,
-    meaning,
 )
+from handbell.delivery.policy.meanings import meaning
 from handbell.delivery.policy.ramp_up import TrafficRamp
 from handbell.delivery.policy.retry import RetryAt, next_attempt, row_of
 from handbell.gateways.outcomes import DeviceGone, Outcome, Refused, RetryLater, Unknown

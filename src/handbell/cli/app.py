@@ -337,7 +337,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
 
 
 def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
-    from handbell.delivery.policy.decision import meaning  # noqa: PLC0415 - heavy
+    from handbell.delivery.policy.meanings import meaning  # noqa: PLC0415 - heavy
 
     rules = _rules(parts, app)
     if as_json:

@@ -11,7 +11,7 @@ from handbell.apps.checkup import Finding
 from handbell.apps.credential_kinds import KINDS
 from handbell.apps.store import StoredCredential
 from handbell.creation.notification import Notification
-from handbell.delivery.policy.decision import meaning
+from handbell.delivery.policy.meanings import meaning
 from handbell.errors import HandbellError
 from handbell.fixes import Action, Fix, as_sentence
 from handbell.gateways.composers import composer

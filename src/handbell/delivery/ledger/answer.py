@@ -7,7 +7,8 @@ from typing import Final
 from handbell._text import count, moment, sentence
 from handbell.delivery.deliveries import LedgerDeliveries
 from handbell.delivery.delivery import STATES, Delivery, State
-from handbell.delivery.policy.decision import CERTIFICATE_REASONS, meaning, reaction_to
+from handbell.delivery.policy.decision import CERTIFICATE_REASONS
+from handbell.delivery.policy.meanings import meaning, reaction_to
 from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError

@@ -7,7 +7,8 @@ from handbell._text import moment, sentence
 from handbell.apps.app import App
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.circuit import CircuitStop
-from handbell.delivery.policy.decision import UNREACHED, meaning
+from handbell.delivery.policy.decision import UNREACHED
+from handbell.delivery.policy.meanings import meaning
 from handbell.delivery.policy.standing import Key
 from handbell.fixes import Action, Fix, as_sentence, with_app
 from handbell.services.table import service_of

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, exists, func, select
 
 from handbell._text import count, short_token
 from handbell.apps.app import App
-from handbell.delivery.policy.decision import meaning, reaction_to
+from handbell.delivery.policy.meanings import meaning, reaction_to
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
 from handbell.delivery.urgency import NAMES

@@ -22,7 +22,7 @@ from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.addresses import read_stored
 from handbell.delivery.delivery import Delivery, State
-from handbell.delivery.policy.decision import MAY_HAVE_ARRIVED
+from handbell.delivery.policy.meanings import MAY_HAVE_ARRIVED
 from handbell.delivery.policy.parts import NO_ZONE
 from handbell.delivery.queue.shards import SHARDS, count_free, count_waits, shard_for
 from handbell.errors import UnknownNotificationError

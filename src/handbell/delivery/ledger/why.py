@@ -15,7 +15,7 @@ from handbell._text import count, moment, sentence, short_token
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.decision import OWN_REASONS, meaning, reaction_to
+from handbell.delivery.policy.meanings import OWN_REASONS, meaning, reaction_to
 from handbell.delivery.policy.retry import SERVICE_DOWN, retry_deadline
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import LocalTime

@@ -28,7 +28,7 @@ from handbell.delivery.events import (
     SessionsReleased,
     VerdictLost,
 )
-from handbell.delivery.policy.decision import OWN_REASONS
+from handbell.delivery.policy.meanings import OWN_REASONS
 from handbell.errors import HandbellError
 from handbell.services.table import SERVICES, service_of
 

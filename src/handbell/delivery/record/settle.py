@@ -10,7 +10,8 @@ from handbell.delivery.delivery import State
 from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, SessionQuarantined
 from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import StoredCircuit
-from handbell.delivery.policy.decision import MAY_HAVE_ARRIVED, Decision, Suspect
+from handbell.delivery.policy.decision import Decision, Suspect
+from handbell.delivery.policy.meanings import MAY_HAVE_ARRIVED
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
     WAYLESS,

@@ -1,10 +1,9 @@
 """From shards to pages: how much of a broadcast is sent next, and when it rests."""
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Final
 
 from handbell.delivery.policy.parts import parts_of
@@ -20,11 +19,8 @@ from handbell.delivery.work.app_state import FIRST_BATCH, AppState
 from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import InFlight, Ticket
-from handbell.delivery.work.push_batch import Way, way_of
 from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
-from handbell.errors import HandbellError
-from handbell.registry.session import Environment
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
@@ -32,13 +28,12 @@ from .admission import DISABLED_SECONDS, waits_of
 from .composed_cache import ComposedCache
 from .dispatcher import Dispatcher
 from .gateway_cache import GatewayCache
+from .page_routes import PageRoutes
 from .probes import Probes
 from .sender import no_way_reason
 
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
-_MAIN_SECONDS: Final = 30.0
-_PLACE: Final = attrgetter("gateway", "environment")
 _LOOKED_AT: Final = 20
 """The number of sessions of a stopped broadcast that are searched for an established one."""
 
@@ -118,7 +113,6 @@ class Broadcaster:
         self._in_flight = in_flight
         self._release_log = release_log
         self._ramps = ramps
-        self._gateways = gateways
         self._probes = probes
         self._dispatcher = dispatcher
         self._book = book
@@ -126,7 +120,9 @@ class Broadcaster:
         self._worker = worker
         self._now = now
         self._clock = clock
-        self._environments: dict[tuple[int, str, bool], tuple[Environment | None, float]] = {}
+        self._routes = PageRoutes(
+            gateways, rules_store, storage_retry=storage_retry, is_mixed=queue.is_mixed
+        )
         self._reading = GroupCommit(self._read)
 
     @property
@@ -229,7 +225,9 @@ class Broadcaster:
                 await self._divide(held, composed)
                 return
             listeners = found if probe is None else await self._up_to_known(found, former)
-            route = held.route = await self._main_route(held, composed, listeners)
+            if listeners:
+                held.route = await self._routes.main(held.shard.app_row, composed, listeners)
+            route = held.route
             if not self._holds(held):
                 return
             if route is not former:
@@ -278,44 +276,6 @@ class Broadcaster:
         users = await self._storage_retry.call(self._rules_store.users_of, numbers)
         known = (place for place, one in enumerate(numbers) if users.get(one, (0, False))[1])
         return listeners[: next(known, 0) + 1]
-
-    async def _main_route(
-        self, held: HeldShard, composed: Composed, listeners: Sequence[Listener]
-    ) -> Route | None:
-        """Return the route of most of a page; if one is stopped, that of most persons.
-
-        A single person with many sessions must not hold up all others.
-        """
-        if not listeners:
-            return held.route
-        counted = Counter(map(_PLACE, listeners))
-        ways = [_way(composed, listeners, *place) for place, _ in counted.most_common()]
-        route = await self._gateways.route(composed, ways[0])
-        if not composed.app_state.is_stopped:
-            return route
-        for way in ways[1:]:
-            other = await self._gateways.route(composed, way)
-            is_open = other is not None and other.stop is None
-            if is_open and way.gateway != ways[0].gateway:
-                # What one push service refuses does not hold up another.
-                return other
-        environment = await self._main_environment(held.shard.app_row, composed, ways[0].gateway)
-        if environment is None:
-            return route
-        return await self._gateways.route(composed, ways[0]._replace(environment=environment))
-
-    async def _main_environment(
-        self, app_row: int, composed: Composed, service: str
-    ) -> Environment | None:
-        """Return the environment of most persons of an app, cached for some seconds."""
-        loop, asked = asyncio.get_running_loop(), (app_row, service, composed.is_development)
-        known, until = self._environments.get(asked, (None, 0.0))
-        if loop.time() > until:
-            users = await self._storage_retry.call(self._rules_store.users_by_environment, *asked)
-            most = max(users.values(), default=0)
-            known = next((name for name, number in users.items() if number == most), None)
-            self._environments[asked] = known, loop.time() + _MAIN_SECONDS
-        return known
 
     def _holds(self, held: HeldShard) -> bool:
         """Return whether a shard is still this worker's; a late heartbeat loses it."""
@@ -367,20 +327,11 @@ class Broadcaster:
         """
         if route is None or not _is_stopped(route, composed, probe, self._now()):
             return False
-        if self._has_other_service(held, {route.configuration.place.service}):
+        stopped = {route.configuration.place.service}
+        if self._routes.has_others(held.shard.app_row, composed.app_state, stopped):
             return False
         self._rest_stopped(held, route)
         return True
-
-    def _has_other_service(self, held: HeldShard, services: Collection[str]) -> bool:
-        """Return whether an app has sessions of other services as well, which work."""
-        app_state = held.app_state
-        if app_state is None or not self._queue.is_mixed(held.shard.app_row):
-            return False
-        stopped = {
-            one.configuration.place.service for one in app_state.routes if one.stop is not None
-        }
-        return bool({key.service for key in app_state.rules.keys} - stopped - {*services})
 
     def _rest_stopped(self, held: HeldShard, route: Route) -> None:
         """Return a stopped app's shard until the next probe."""
@@ -399,17 +350,10 @@ class Broadcaster:
         now = self._now()
         if not listeners or composed.is_over(now):
             return False
-        ways = {_way(composed, listeners, *place) for place in set(map(_PLACE, listeners))}
-        if self._has_other_service(held, {way.gateway for way in ways}):
+        problem = await self._routes.problem(held.shard.app_row, composed, listeners)
+        if problem is None:
             return False
-        for way in ways:
-            try:
-                await self._gateways.find(composed, way)
-            except HandbellError as error:
-                reason = no_way_reason(error)
-            else:
-                return False
-        self._let_rest(held, reason, now + MENDED_BY_HAND.first)
+        self._let_rest(held, no_way_reason(problem), now + MENDED_BY_HAND.first)
         return True
 
     def _let_rest(self, held: HeldShard, reason: str, until: float) -> None:
@@ -419,15 +363,6 @@ class Broadcaster:
             return
         self._held.remove(held)
         self._book.rest_shard(held.shard.id, until, reason)
-
-
-def _way(composed: Composed, listeners: Sequence[Listener], gateway: str, environment: str) -> Way:
-    """Return the way of the first session of a page that goes by this gateway."""
-    return next(
-        way_of(composed, one)
-        for one in listeners
-        if one.gateway == gateway and one.environment == environment
-    )
 
 
 def _next_of_each_app(ready: Sequence[HeldShard]) -> list[HeldShard]:
