@@ -72,7 +72,6 @@ PUSH_HOSTS: Final = (
     "updates.push.services.mozilla.com",
     "*.push.services.mozilla.com",
     "fcm.googleapis.com",
-    "jmt17.google.com",
     APPLE_HOSTS,
     "*.notify.windows.com",
 )
