@@ -78,6 +78,9 @@ def test_two_tabs_keep_a_draft_each(page: Page) -> None:
     """They do not write over each other; a third goes on with the latest, or begins anew."""
     title = page.get_by_label("Title", exact=True)
     title.fill("In the first tab")
+    page.wait_for_function(
+        "() => Object.values(localStorage).some((one) => one.includes('In the first tab'))"
+    )
     second = page.context.new_page()
     second.goto(COMPOSE)
     other = second.get_by_label("Title", exact=True)
