@@ -8,6 +8,8 @@ import org.junit.Before
 import java.net.HttpURLConnection
 import java.net.URL
 import java.net.URLEncoder
+import java.security.KeyPairGenerator
+import java.util.Base64
 import java.util.UUID
 import kotlin.test.Test
 import kotlin.test.assertEquals
@@ -99,6 +101,20 @@ class LiveTest {
         assertEquals(listOf("active", "closed"), statuses(mail) + statuses(other))
     }
 
+    /** A phone without Google's services hands over an endpoint, and is its user's as any other. */
+    @Test
+    fun anEndpointIsRegistered() = test {
+        backend.ask("proof", "way" to "token")
+        val mail = person()
+        val device = device(MemoryStorage(), { backend.ask("identity", "mail" to mail)["token"] })
+        val endpoint = backend.ask("phone", "platform" to "web").getValue("token")
+        device.refresh(PushAddress.WebPush(endpoint, publicKey(), encoded(ByteArray(16) { 7 })))
+        assertEquals(Standing.ACTIVE, device.signIn(Identity.Fresh))
+        assertEquals(Standing.ACTIVE, device.refresh())
+        assertEquals(SignOut.CLOSED, device.signOut())
+        assertEquals(listOf("closed"), statuses(mail))
+    }
+
     /** A network's sign-in page redirects what it gets: none of it is taken for the server's answer. */
     @Test
     fun noRedirectionIsFollowed() = test {
@@ -125,6 +141,16 @@ class LiveTest {
         val facts = DeviceFacts("Google Pixel 9", "16", "2.1", "fr-CH", "Europe/Zurich")
         return HandbellDevice(configuration, storage, { facts }, source)
     }
+
+    /** Returns the public half of a new key on P-256, as a distributor tells it. */
+    private fun publicKey(): String {
+        val pair = KeyPairGenerator.getInstance("EC").apply { initialize(256) }.generateKeyPair()
+        val spki = pair.public.encoded
+        return encoded(spki.copyOfRange(spki.size - 65, spki.size))
+    }
+
+    private fun encoded(bytes: ByteArray): String =
+        Base64.getUrlEncoder().withoutPadding().encodeToString(bytes)
 
     private fun person(): String = "${UUID.randomUUID()}@example.com"
 
