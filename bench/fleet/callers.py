@@ -34,11 +34,16 @@ class Caller:
         self.retries = 0
 
     def post(self, path: str, body: dict[str, Any], *, key: str = "") -> Any:
-        """Return the answer; raises RefusedError for 4xx, TimeoutError when the run is over."""
+        """Return the answer; raises RefusedError for 4xx, TimeoutError when the run is over.
+
+        A call that was begun is repeated for a minute even so: the last thing that went wrong may
+        have ended a moment ago.
+        """
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         if key:
             headers["Idempotency-Key"] = key
-        while not self._is_over.is_set():
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not self._is_over.is_set() or time.monotonic() < deadline:
             with contextlib.suppress(OSError, HTTPException):
                 connection = HTTPConnection("127.0.0.1", next(self._ports), timeout=_ANSWER_SECONDS)
                 with contextlib.closing(connection):

@@ -72,7 +72,8 @@ class Urgent(threading.Thread):
             try:
                 answer = self._caller.post(self._path, body, key=f"urgent-{number}")
             except Exception as error:  # noqa: BLE001 - told at the end
-                self.problems.append(f"an urgent send failed: {error}")
+                took = time.monotonic() - began
+                self.problems.append(f"an urgent send failed after {took:.1f} s: {error}")
                 return
             self._sends.accepted[answer["id"]] = 1
             if self.is_measured:
