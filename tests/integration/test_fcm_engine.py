@@ -59,7 +59,9 @@ def cards(scene: Scene, phone: Phone) -> list[str]:
     return [card.title or "" for card in scene.twin.phone(phone.id).cards]
 
 
-@pytest.mark.parametrize("to", [EVERYBODY, [f"user{one}@example.com" for one in range(5)]])
+@pytest.mark.parametrize(
+    "to", [EVERYBODY, [f"user{one}@example.com" for one in range(5)]], ids=["everybody", "named"]
+)
 def test_everybody_is_reached_once(scene: Scene, to: object) -> None:
     """Each phone shows it, and the ledger says so."""
     phones = add_phones(scene, 5)
@@ -132,20 +134,20 @@ def test_a_wrong_project_stops_the_app_and_keeps_every_token(scene: Scene, kind:
 
 
 @pytest.mark.parametrize(
-    ("fault", "too_soon", "in_time"),
+    ("fault", "least", "in_time"),
     [
-        ({"reason": "UNAVAILABLE"}, 9.5, 13),
-        ({"reason": "INTERNAL"}, 9.5, 13),
-        ({"reason": "UNAVAILABLE", "retry_after": 40}, 39, 44),
-        ({"reason": "QUOTA_EXCEEDED"}, 59, 76),
-        ({"reason": "QUOTA_EXCEEDED", "retry_after": 90}, 89, 106),
-        ({"status": 502, "reason": "<html>"}, 9.5, 13),
-        ({"status": 403, "reason": "<html>"}, 9.5, 13),
+        ({"reason": "UNAVAILABLE"}, 10, 13),
+        ({"reason": "INTERNAL"}, 10, 13),
+        ({"reason": "UNAVAILABLE", "retry_after": 40}, 40, 44),
+        ({"reason": "QUOTA_EXCEEDED"}, 60, 76),
+        ({"reason": "QUOTA_EXCEEDED", "retry_after": 90}, 90, 106),
+        ({"status": 502, "reason": "<html>"}, 10, 13),
+        ({"status": 403, "reason": "<html>"}, 10, 13),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
 def test_nothing_is_sent_again_sooner_than_google_wants(
-    scene: Scene, fault: dict[str, object], too_soon: float, in_time: float
+    scene: Scene, fault: dict[str, object], least: float, in_time: float
 ) -> None:
     """Ten seconds at least, a minute for a used quota, and what FCM asks for."""
     add_phones(scene, 1)
@@ -153,11 +155,11 @@ def test_nothing_is_sent_again_sooner_than_google_wants(
 
     async def story() -> None:
         async with scene.running() as engine:
+            began = scene.clock()
             response = await scene.send(engine, EVERYBODY)
             assert scene.states(response) == {"held": 1}
             (held,) = scene.deliveries(response)
-            waits = (held.due_at or 0) / 1000 - scene.clock()
-            assert too_soon < waits < in_time
+            assert (held.due_at or 0) / 1000 >= began + least
             scene.clock.move(in_time)
             await scene.until(engine, lambda: scene.states(response) == {"sent": 1})
 
