@@ -4,6 +4,7 @@ import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.contentOrNull
+import kotlinx.serialization.json.intOrNull
 
 /**
  * What a notification carries, whether it came as a message or as the extras of a tap.
@@ -63,5 +64,28 @@ public class PushMessage(public val data: Map<String, String>, shown: Shown? = n
     public companion object {
         /** The member of the data that a notification's id is in. */
         public const val ID: String = "handbell"
+
+        /**
+         * Reads a push that a UnifiedPush distributor brought, once it is decrypted; null where it is
+         * none of the server's.
+         */
+        public fun decrypted(text: String): PushMessage? {
+            val push = runCatching { lenient.parseToJsonElement(text) }.getOrNull() as? JsonObject
+            val told = push?.get("notification") as? JsonObject ?: return null
+            val data = (told["data"] as? JsonObject).orEmpty().mapValues { (_, value) -> plain(value) }
+            val shown =
+                Shown(
+                    title = told["title"]?.let(::plain),
+                    body = told["body"]?.let(::plain),
+                    imageUrl = told["image"]?.let(::plain),
+                    tag = told["tag"]?.let(::plain),
+                    count = (push["app_badge"] as? JsonPrimitive)?.intOrNull,
+                )
+            return PushMessage(data, shown)
+        }
+
+        /** Returns a text as it is, and anything else as its JSON: Firebase's data are texts, too. */
+        private fun plain(value: JsonElement): String =
+            if (value is JsonPrimitive && value.isString) value.content else value.toString()
     }
 }

@@ -32,4 +32,21 @@ class PushMessageTest {
         assertEquals(PushMessage.Target.DataClass("Employee"), target(employee, "entity" to "torn {"))
         assertNull(target("url" to "https://example.com"))
     }
+
+    /** A push of UnifiedPush is read as one of Firebase is. */
+    @Test
+    fun aDecryptedPushIsRead() {
+        val message =
+            PushMessage.decrypted(
+                """{"web_push":8030,"app_badge":3,"notification":{"title":"T","body":"B","navigate":
+                "https://x","tag":"c","image":"https://i","data":{"dataClass":"Employee","url":
+                "https://x","entity":{"primaryKey":"42"},"handbell":"abc","dataSynchro":true}}}""",
+            )
+        assertEquals(PushMessage.Shown("T", "B", "https://i", tag = "c", count = 3), message?.shown)
+        assertEquals("abc" to "https://x", message?.id to message?.url)
+        assertEquals(PushMessage.Target.Entity("Employee", "42"), message?.target)
+        assertEquals(true, message?.wantsSynchronisation)
+        assertNull(PushMessage.decrypted("no push of ours"))
+        assertNull(PushMessage.decrypted("""{"notification":"none"}"""))
+    }
 }
