@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 import handbell
+from handbell.services.table import SERVICES
 
 ROOT = Path(handbell.__file__).parent
 PAGE = ROOT.parents[1] / "docs" / "architecture.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 _PATH = re.compile(r"`([a-z_0-9]+(?:/[a-z_0-9]+)*\.py)`")
+_OF_EACH = re.compile(r"`((?:services|gateways|twin)/\*/[a-z_]+\.py)`")
 _NAMED = re.compile(r"`([a-z_0-9/]+\.py)` `([A-Za-z_.]+)`")
 _ALSO = re.compile(r"`([A-Z]\w+\.[a-z_]+)`")
 
@@ -37,6 +39,14 @@ def _names(file: Path) -> set[str]:
 def test_a_file_that_the_page_names_is_there(path: str) -> None:
     """Each path of the page is a file below src/handbell."""
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("path", sorted(set(_OF_EACH.findall(TEXT))))
+def test_a_file_of_each_push_service_is_there(path: str) -> None:
+    """A path with an asterisk is a file of every push service that does what it says."""
+    found = {file.parent.name for file in ROOT.glob(path)}
+    # The token of Web Push is of another kind, and the page names its file.
+    assert found == set(SERVICES) - ({"webpush"} if path == "gateways/*/token.py" else set())
 
 
 @pytest.mark.parametrize(("path", "name"), sorted(set(_NAMED.findall(TEXT))))

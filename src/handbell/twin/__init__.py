@@ -1,1 +1,1 @@
-"""Apple's side, for development: an APNs server that can misbehave, and virtual phones."""
+"""The push services' sides, for development: servers that can misbehave, and virtual devices."""

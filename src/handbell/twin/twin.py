@@ -1,4 +1,4 @@
-"""The twin: Apple's push service on loopback, with virtual phones.
+"""The twin: every push service on loopback, with virtual phones and browsers.
 
 ::
 
