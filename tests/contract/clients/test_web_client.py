@@ -191,6 +191,21 @@ def test_a_subscription_that_is_lost_is_renewed(tmp_path: Path) -> None:
         wait_for(lambda: shop.browser.notifications == ["To the new one"])
 
 
+def test_another_key_is_subscribed_with_at_the_next_visit(tmp_path: Path) -> None:
+    """The subscription for the former key is given up; the session goes on."""
+    with opened(tmp_path) as shop:
+        shop.enable(MAIL)
+        (former,) = shop.sessions()
+        made = VapidKey.make()
+        shop.system.apps.add_credential(shop.app, made, environment="twin", is_forced=True)
+        shop.visit()
+        assert shop.call("refresh()") == {"id": former.id, "status": "active"}
+        (renewed,) = shop.sessions()
+        assert renewed.token != former.token
+        assert shop.send("By the new key").state == "sent"
+        wait_for(lambda: shop.browser.notifications == ["By the new key"])
+
+
 def test_without_a_network_nothing_is_lost(tmp_path: Path) -> None:
     """A sign-out that the server cannot be told is told by the next refresh."""
     with opened(tmp_path) as shop:
