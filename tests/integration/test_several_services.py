@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,6 +107,9 @@ def test_a_device_with_two_services_gets_it_once(stage: ServicesStage, to: objec
     stage.register("other@4d.com", "fcm", 3, device_id="one")
     stage.send(to)
     assert stage.pushed() == {"apns": 1, "fcm": 2}
+    told = stage.system.why(stage.app, MAIL)
+    assert Counter(one.is_sent_to for one in told.sessions) == {True: 2, False: 3}
+    assert "is reached by APNs, which comes first" in str(told)
     (phone,) = [one for one in stage.system.registry.sessions(stage.app) if one.service == "apns"]
     stage.system.registry.close(phone.id, "it was sold")
     stage.send(to)
@@ -272,7 +276,7 @@ def test_a_device_that_registered_since_is_not_closed(
     reason = "UNREGISTERED" if service == "fcm" else "NotFound"
 
     def gone(_: Push) -> Outcome:
-        sent_at = int(stage.clock() * 1000) + (-1000 if is_later else 1000)
+        sent_at = int(stage.clock() * 1000) + (-60_000 if is_later else 60_000)
         return DeviceGone(reason, sent_at, 404)
 
     stage.gateways[service].answer = gone

@@ -36,7 +36,9 @@ class PushService:
     go together, and what it refuses stops nothing elsewhere. ``ramp_seconds`` is how long traffic
     has to take to rise from nothing to ``peak_per_second``; 0 where it may begin at once.
     ``least_seconds`` is the shortest delay before a push is sent again, where no other is named.
-    ``client`` is the package with its client and its composing.
+    ``device`` is what people call a device that it reaches, and ``unseen`` what to look at on one
+    that does not show what was accepted for it. ``client`` is the package with its client and its
+    composing.
     """
 
     name: str
@@ -56,6 +58,8 @@ class PushService:
     ramp_seconds: float = 0.0
     peak_per_second: int = 0
     least_seconds: float = 0.0
+    device: str = "phone"
+    unseen: str = "is it on and online, and may the app notify?"
     client: str = ""
 
     def __post_init__(self) -> None:

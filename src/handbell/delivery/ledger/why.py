@@ -28,7 +28,7 @@ from handbell.fixes import Action, Fix, as_sentence, with_app
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.registry.store import Registry
 from handbell.services.reactions import Reaction
-from handbell.services.table import service_of
+from handbell.services.table import SERVICES, service_of
 
 from .blockers import cautions, obstacles
 from .reports import describe, describe_recipients
@@ -171,7 +171,11 @@ class _StoryWriter:
         self.now = now
         self.zones = {session.id: session.time_zone for session in sessions}
         self.locales = {session.id: session.locale for session in sessions}
-        self.sessions = tuple(_tell_session(session, app.id) for session in sessions)
+        firsts = _first_of_devices(sessions)
+        self.sessions = tuple(
+            _tell_session(session, app.id, firsts.get(session.device_id or "", session))
+            for session in sessions
+        )
 
     # The whole story
 
@@ -392,7 +396,18 @@ def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Ses
     return [replace(session, accepted_at=last[session.id] or None) for session in found]
 
 
-def _tell_session(session: Session, app: str) -> SessionStory:
+def _first_of_devices(sessions: Sequence[Session]) -> dict[str, Session]:
+    """Return by which active session a device gets its notifications, of those it has."""
+    place = {name: number for number, name in enumerate(SERVICES)}
+    found: dict[str, Session] = {}
+    for session in sorted(sessions, key=lambda one: place.get(one.service, len(place))):
+        if session.device_id and session.status == "active":
+            found.setdefault(session.device_id, session)
+    return found
+
+
+def _tell_session(session: Session, app: str, first: Session) -> SessionStory:
+    """Tell about a session; ``first`` is the one by which its device is reached."""
     fix: str
     label = f"{session.device or session.platform} ({short_token(session.token)})"
     match session.status:
@@ -403,6 +418,10 @@ def _tell_session(session: Session, app: str) -> SessionStory:
                 else f"last accepted at {moment(session.accepted_at)}"
             )
             what = f"{label} is sent to, in {session.environment}; {last}."
+            if first.service != session.service:
+                title = service_of(first.service).title
+                what = f"{label} is reached by {title}, which comes first; {last}."
+                return SessionStory(session=session, is_sent_to=False, what=what)
             return SessionStory(session=session, is_sent_to=True, what=what)
         case "pending":
             what = f"{label} is skipped: it is pending, until it is proven to be theirs."
@@ -434,12 +453,12 @@ def _tell_closed(session: Session, label: str) -> tuple[str, str]:
 def _tell_sent(
     delivery: Delivery, composed: Composed | None, content: dict[str, Any], language: str
 ) -> DeliveryStory:
-    at = moment(delivery.sent_at or delivery.created_at)
+    at, service = moment(delivery.sent_at or delivery.created_at), service_of(delivery.gateway)
     what = f"{_service(delivery)} accepted it at {at}{language}"
     if delivery.attempts > 1:
         what += f", at attempt {delivery.attempts}"
     if delivery.displayed_at is not None:
-        what += f"; the phone showed it at {moment(delivery.displayed_at)}"
+        what += f"; the {service.device} showed it at {moment(delivery.displayed_at)}"
         if delivery.opened_at is not None:
             what += f", and it was opened at {moment(delivery.opened_at)}"
         return DeliveryStory(delivery=delivery, what=f"{what}.")
@@ -448,10 +467,10 @@ def _tell_sent(
         return DeliveryStory(delivery=delivery, what=what)
     return DeliveryStory(
         delivery=delivery,
-        what=f"{what}. That is not yet shown, and no phone has reported it.",
+        what=f"{what}. That is not yet shown, and no {service.device} has reported it.",
         next=_afterwards(delivery, composed, content),
-        fix="Look at the phone: is it on and online, may the app notify (Settings, Notifications), "
-        "and is no Focus on? Only apps with Handbell's client code report what they show.",
+        fix=f"Look at the {service.device}: {service.unseen} Only apps with Handbell's client code "
+        "report what they show.",
     )
 
 
@@ -459,15 +478,15 @@ def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str
     """Return what may still keep the phone from showing an accepted push."""
     sentences = []
     expires_at = None if composed is None else composed.expires_at
+    service = service_of(delivery.gateway)
     if expires_at == 0:
-        sentences.append("It was not stored: a phone that is off does not get it later.")
+        sentences.append(f"It was not stored: a {service.device} that is off misses it.")
     elif expires_at:
-        sentences.append(f"For a phone that is off it is kept until {_at(expires_at)}.")
+        sentences.append(f"For a {service.device} that is off it is kept until {_at(expires_at)}.")
     if content.get("interruption_level") == "passive":
         sentences.append("It is passive: it appears in the list without a sound.")
     if delivery.unique_id:
-        vendor = service_of(delivery.gateway).vendor
-        sentences.append(f"{vendor}'s delivery log knows it as {delivery.unique_id}.")
+        sentences.append(f"{service.vendor}'s delivery log knows it as {delivery.unique_id}.")
     return " ".join(sentences)
 
 

@@ -22,4 +22,5 @@ SERVICE: Final = PushService(
     max_payload_bytes=MAX_PAYLOAD_BYTES,
     push_types=frozenset(PUSH_TYPES),
     read_address=read_address,
+    unseen="is it on and online, may the app notify (Settings, Notifications), and is no Focus on?",
 )

@@ -21,6 +21,8 @@ SERVICE: Final = PushService(
     max_payload_bytes=MAX_PAYLOAD_BYTES,
     push_types=frozenset({"alert", "background"}),
     read_address=read_address,
+    unseen="is it on and online, may the app notify (Settings, Apps, Notifications), is the "
+    "channel on, and was the app not stopped by force?",
     ramp_seconds=RAMP_SECONDS,
     peak_per_second=MESSAGES_PER_MINUTE // 60,
     least_seconds=RETRY_SECONDS,

@@ -22,5 +22,8 @@ SERVICE: Final = PushService(
     max_payload_bytes=MAX_PLAINTEXT_BYTES,
     push_types=frozenset({"alert"}),
     read_address=read_address,
+    device="browser",
+    unseen="does it run, may the site notify (its site settings), may the browser (the system's "
+    "settings), and is no Focus or Do Not Disturb on?",
     origin_of=origin_of,
 )
