@@ -13,6 +13,7 @@ from tests.serving import Server, start_server
 
 from handbell.apps.app import App
 from handbell.apps.sample_keys import make_service_account
+from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
 from handbell.registry.session import Session
 from handbell.services.webpush.credential import VapidKey
 from handbell.settings import Settings
@@ -305,3 +306,28 @@ def test_a_hostile_registration_is_refused_or_whole(office: Office, body: dict[s
     assert answer.status_code in (201, 400, 409, 422), answer.text
     for session in office.sessions():
         assert (session.service == "webpush") == (session.details is not None)
+
+
+def test_each_service_stops_for_itself(office: Office, administrator: httpx.Client) -> None:
+    """The app tells which service refuses it, and which credential is skipped meanwhile."""
+    system, app = office.server.system, office.app
+    refused, other = (system.apps.add_credential(app, make_service_account(app)) for _ in range(2))
+    stop = CircuitStop(
+        reason="PERMISSION_DENIED",
+        detail="",
+        since=1.8e9,
+        probe_at=1.8e9,
+        environment="production",
+        service="fcm",
+    )
+    for key in (refused, other):
+        place = CircuitScope(app.id, "production", key.fingerprint, "project", "fcm")
+        system.rules_store.note(StoredCircuit(place, None, stop))
+        told = administrator.get(f"/v1/apps/{app.id}")
+        assert told.status_code == 200, told.text
+        if key is refused:
+            (skipped,) = told.json()["refused_keys"]
+            assert (skipped["kind"], skipped["key_id"]) == ("service-account", refused.key_id)
+    stops = told.json()["stops"]
+    assert {(one["service"], one["reason"]) for one in stops} == {("fcm", "PERMISSION_DENIED")}
+    assert told.json()["stopped"] == stops[0]

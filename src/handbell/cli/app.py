@@ -324,6 +324,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
         **texts,
         "is_enabled": rules.is_enabled,
         "stopped": rules.stop,
+        "stops": list(rules.stops),
         "refused_keys": [
             {"key_id": key.key_id, "environment": stop.environment, "reason": stop.reason}
             for key, stop in rules.cautions
@@ -338,6 +339,7 @@ def _rules(parts: "System", app: "App") -> dict[str, object]:
 
 def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
     from handbell.delivery.policy.meanings import meaning  # noqa: PLC0415 - heavy
+    from handbell.services.table import service_of  # noqa: PLC0415 - heavy
 
     rules = _rules(parts, app)
     if as_json:
@@ -352,18 +354,20 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
             say(f"  {label + ':':13}{rules[name]}")
     say("  sending:     on" if rules["is_enabled"] else "  sending:     off")
     rules_now = parts.rules_store.rules_of(app.id)
-    stop = rules_now.stop
-    if stop is not None:
-        words, fix = meaning(stop.reason, stop.detail)
-        say(f"  STOPPED since {moment(stop.since * 1000)}: {stop.reason}: {sentence(words)}")
+    for stop in rules_now.stops:
+        words, fix = meaning(stop.reason, stop.detail, stop.service)
+        where = service_of(stop.service).title
+        since = moment(stop.since * 1000)
+        say(f"  STOPPED ({where}) since {since}: {stop.reason}: {sentence(words)}")
         say(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
         say(f"  once after: handbell app resume {app.id}")
     for caution in parts.cautions(app):
         say(f"  {caution.what}", f"  {' '.join(caution.fixes)}")
     for outage in rules_now.outages(parts.now()):
-        words, _ = meaning(outage.reason, outage.detail)
+        words, _ = meaning(outage.reason, outage.detail, outage.service)
         at = moment(outage.since * 1000)
-        say(f"  PUSH SERVICE DOWN ({outage.environment}) since {at}: {sentence(words)}")
+        where = f"{service_of(outage.service).title}, {outage.environment}"
+        say(f"  PUSH SERVICE DOWN ({where}) since {at}: {sentence(words)}")
         if parts.known_workers.live_workers():
             say("  Nothing is lost; sending resumes as soon as a push is accepted.")
         else:

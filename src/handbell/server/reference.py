@@ -186,7 +186,7 @@ def _name_parameters(operation: dict[str, Any], names: Iterable[str]) -> None:
             "name": name,
             "in": "path",
             "required": True,
-            "description": "The app: its id, or a name or bundle id that means it alone"
+            "description": "The app: its id, or a name, bundle id or package that means it alone"
             if name == "app"
             else "",
             "schema": {"type": "string", "minLength": 1},

@@ -31,7 +31,7 @@ from handbell.server.problems import responses
 router = APIRouter(prefix="/v1/apps", tags=["apps"])
 
 CHECK_UPS: Final = Limit(number=10, seconds=60)
-"""How often an app may be checked: each check-up talks to Apple."""
+"""How often an app may be checked: each check-up talks to the push services."""
 
 _EXAMPLE: Final = "TEAM123456.com.sample.myapp"
 _FINGERPRINT: Final = ":".join(["14", "6D", "E9"] + ["00"] * 29)
@@ -45,8 +45,9 @@ Rule = Annotated[str | None, Field(max_length=200)]
 
 
 class Stopped(BaseModel):
-    """Why sending for the app was stopped."""
+    """Why sending for the app by a push service was stopped."""
 
+    service: str = Field(examples=["apns"])
     reason: str
     detail: str
     since: Instant
@@ -60,10 +61,10 @@ class Outage(Stopped):
 
 
 class RefusedKey(BaseModel):
-    """A credential that Apple refuses; another one is used instead."""
+    """A credential that its push service refuses; another one is used instead."""
 
     key_id: str
-    kind: Literal["key", "certificate"]
+    kind: str = Field(examples=["key"])
     environment: str
     reason: str = Field(examples=["InvalidProviderToken"])
     since: Instant
@@ -92,9 +93,12 @@ class AppOut(BaseModel):
     cap: str | None = Field(examples=["5/day"])
     rate_limit: str | None = Field(examples=["200/s"])
     time_zone: str | None = Field(examples=["Europe/Paris"])
-    stopped: Stopped | None = Field(description="Set while Apple refuses the configuration")
+    stopped: Stopped | None = Field(description="The first of the stops")
+    stops: list[Stopped] = Field(
+        description="Push services that refuse the app's configuration, the longest stopped first"
+    )
     refused_keys: list[RefusedKey] = Field(
-        description="Keys and certificates that are refused while another one is used"
+        description="Credentials that are refused while another one is used"
     )
     outages: list[Outage] = Field(description="Push services that take nothing now")
     proof: Literal["key", "link", "token"] = Field(
@@ -293,7 +297,7 @@ async def remove_app(context: ContextDep, caller: CallerDep, app: AppDep) -> Res
     responses=responses(401, 403, 404, 409, 429, 502),
 )
 async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
-    """Check key, ids, clock and the connection to Apple.
+    """Check keys, ids, clock and the connection to the push services.
 
     One push with a token that no device has goes to each environment.
     """
@@ -337,6 +341,7 @@ def describe(context: Context, app: App) -> AppOut:
             "rate_limit": _text(rules.rate),
             "time_zone": rules.time_zone,
             "stopped": stop and _stopped(stop),
+            "stops": [_stopped(one) for one in rules.stops],
             "refused_keys": [
                 {
                     "key_id": key.key_id,
@@ -362,6 +367,7 @@ def describe(context: Context, app: App) -> AppOut:
 
 def _stopped(stop: CircuitStop) -> dict[str, Any]:
     return {
+        "service": stop.service,
         "reason": stop.reason,
         "detail": stop.detail,
         "since": instant(stop.since * 1000),

@@ -351,7 +351,7 @@ class PreviewAnswer(BaseModel):
     headers: list[list[str]]
     payload: str
     size: int = Field(description="Bytes of the payload")
-    limit: int = Field(description="Bytes that Apple takes")
+    limit: int = Field(description="Bytes that the push service takes")
     language: str | None = Field(description="Null for the notification's own text")
 
 

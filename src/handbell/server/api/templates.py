@@ -94,9 +94,13 @@ class WordingOut(BaseModel):
 
     language: str = Field(examples=["fr"])
     notification: dict[str, Any] = Field(description="Its fields as they are sent")
-    payload: str = Field(description="The JSON that Apple would get; empty where it cannot be sent")
+    payload: str = Field(
+        description="The JSON that the push service would get; empty where it cannot be sent"
+    )
     size: int = Field(description="Bytes of the payload")
-    limit: int = Field(description="Bytes that Apple takes; 0 where that is not what is wrong")
+    limit: int = Field(
+        description="Bytes that the push service takes; 0 where that is not what is wrong"
+    )
     cuts: list[str] = Field(description="What would be cut to fit")
     problem: str = Field(description="Why it cannot be sent so; empty where it can")
 
