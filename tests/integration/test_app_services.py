@@ -58,6 +58,16 @@ def test_a_service_is_added_to_an_app_whose_id_stays(store: AppStore) -> None:
         store.add(TEAM, "com.sample.shop")
 
 
+def test_what_others_changed_meanwhile_is_kept(store: AppStore) -> None:
+    """A change of one id neither takes back a new name nor another id."""
+    app = store.add(app_id="shop", web_origin=ORIGIN)
+    store.rename(app, "Our shop")
+    store.set_ids(app, {"android_package": PACKAGE})
+    changed = store.set_ids(app, {"web_origin": "https://new.example"})
+    assert (changed.name, changed.android_package) == ("Our shop", PACKAGE)
+    assert store.find("shop") == changed
+
+
 def test_apples_ids_stay_once_an_app_has_them(store: AppStore) -> None:
     """Its tokens belong to them: others are another app's."""
     app = store.add(TEAM, "com.sample.shop")

@@ -102,19 +102,24 @@ class AppStore(CredentialStore):
         :class:`~handbell.errors.AppError` for invalid ones, and
         :class:`~handbell.errors.AppExistsError` for those of another app.
         """
-        changed = replace(app, **given)
-        if app.apple_id not in (None, changed.apple_id):
-            raise AppError(
-                f"{app.id} has the team id {app.team_id} and the bundle id {app.bundle_id} already",
-                fix="Add another app for others: its device tokens belong to them",
-            )
         with self._write() as connection:
-            others = [other for other in read_apps(connection) if other.row != app.row]
+            apps = read_apps(connection)
+            # Others may have changed it since the caller has read it.
+            current = next((one for one in apps if one.row == app.row), None)
+            if current is None:
+                raise gone(app)
+            changed = replace(current, **given)
+            if current.apple_id not in (None, changed.apple_id):
+                raise AppError(
+                    f"{app.id} has the team id {current.team_id} and the bundle id "
+                    f"{current.bundle_id} already",
+                    fix="Add another app for others: its device tokens belong to them",
+                )
+            others = [other for other in apps if other.row != app.row]
             _check_new(changed, others)
             check_ids(changed, others)
             statement = update(apps_table).where(apps_table.c.id == app.row)
-            if not connection.execute(statement.values(columns_of(changed))).rowcount:
-                raise gone(app)
+            connection.execute(statement.values(columns_of(changed)))
         self.forget()
         return changed
 
