@@ -11,7 +11,8 @@ from handbell._retry_after import retry_after
 from handbell.delivery.deliveries import DeliveryBatch
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.ids import read_apns_id
-from handbell.delivery.ledger.why import DeliveryStory, NotificationStory, SessionStory, Story
+from handbell.delivery.ledger.device_stories import DeliveryStory, SessionStory
+from handbell.delivery.ledger.why import NotificationStory, Story
 from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError, RequestError

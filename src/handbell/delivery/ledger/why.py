@@ -6,56 +6,51 @@ is read-only.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from handbell._mail import fold_mail
-from handbell._text import count, moment, sentence, short_token
+from handbell._text import count, moment, sentence
 from handbell.apps.app import App
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.policy.app_rules import AppRules
-from handbell.delivery.policy.meanings import OWN_REASONS, meaning, reaction_to
-from handbell.delivery.policy.retry import SERVICE_DOWN, retry_deadline
+from handbell.delivery.policy.meanings import meaning
+from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.policy.rules_store import RulesStore
 from handbell.delivery.policy.schedule import LocalTime
 from handbell.delivery.policy.zones import find_zone
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.work.app_state import AppState
-from handbell.delivery.work.composed import Composed, push_type_of
+from handbell.delivery.work.composed import Composed
 from handbell.errors import HandbellError
-from handbell.fixes import Action, Fix, as_sentence, with_app
-from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
+from handbell.fixes import Action, Fix, with_app
+from handbell.registry.session import Session
 from handbell.registry.store import Registry
-from handbell.services.reactions import Reaction
-from handbell.services.table import SERVICES, service_of
 
 from .blockers import cautions, obstacles
+from .device_stories import (
+    DeliveryStory,
+    SessionStory,
+    answered,
+    at_second,
+    capital,
+    dated,
+    first_of_devices,
+    fix_sentence,
+    goes_on,
+    is_to_mend,
+    says_more,
+    tell_moving,
+    tell_sent,
+    tell_session,
+    tried_until,
+)
 from .reports import describe, describe_recipients
 from .store import Ledger, PendingShard
 
 NOTIFICATIONS: Final = 5
 """The number of notifications that a story covers by default."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionStory:
-    """A device of the person: whether it is sent to, why not, and the fix."""
-
-    session: Session
-    is_sent_to: bool
-    what: str
-    fix: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryStory:
-    """The state of one notification on one device, what happens next, and the fix."""
-
-    delivery: Delivery
-    what: str
-    next: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +141,7 @@ def why(
     rows = [
         (row, ledger.deliveries_to(ids, row.id)) for row in ledger.concerning(app, mail, ids, limit)
     ]
-    sessions = _dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
+    sessions = dated(found, [delivery for _, deliveries in rows for delivery in deliveries])
     writer = _StoryWriter(app, mail, sessions, rules_store.rules_of(app.id), now)
     entries = tuple(
         writer.notification(row, deliveries, ledger.ahead(ids, row.id)) for row, deliveries in rows
@@ -171,9 +166,9 @@ class _StoryWriter:
         self.now = now
         self.zones = {session.id: session.time_zone for session in sessions}
         self.locales = {session.id: session.locale for session in sessions}
-        firsts = _first_of_devices(sessions)
+        firsts = first_of_devices(sessions)
         self.sessions = tuple(
-            _tell_session(session, app.id, firsts.get(session.device_id or "", session))
+            tell_session(session, app.id, firsts.get(session.device_id or "", session))
             for session in sessions
         )
 
@@ -237,10 +232,10 @@ class _StoryWriter:
             lead = "Let the app register its device token for this mail, or do so by hand"
             fixes.append(Fix(Action.ADD_SESSION, lead, app=self.app.id, about=self.mail, end="."))
         each = dict.fromkeys(fix for fix in fixes if fix)
-        return tuple(fix for fix in each if not any(_says_more(other, fix) for other in each))
+        return tuple(fix for fix in each if not any(says_more(other, fix) for other in each))
 
     def _fix(self, words: str) -> str:
-        return _fix(with_app(words, self.app.id))
+        return fix_sentence(with_app(words, self.app.id))
 
     # One notification
 
@@ -285,7 +280,7 @@ class _StoryWriter:
         """Return why a broadcast that has not reached the person yet waits."""
         if ahead.due_at <= self.now or ahead.reason is None:
             return "It goes to many, and their turn has not come yet."
-        at, zone = _at(ahead.due_at), ahead.zone or self.rules.time_zone
+        at, zone = at_second(ahead.due_at), ahead.zone or self.rules.time_zone
         match ahead.reason:
             case "Scheduled" if composed is not None and isinstance(composed.send_at, LocalTime):
                 wall = datetime.fromtimestamp(ahead.due_at, find_zone(zone, self.rules.time_zone))
@@ -304,11 +299,11 @@ class _StoryWriter:
     ) -> DeliveryStory:
         match delivery.state:
             case "sent":
-                return _tell_sent(delivery, composed, content, self._language(delivery, composed))
+                return tell_sent(delivery, composed, content, self._language(delivery, composed))
             case "held":
                 return self._tell_held(delivery, composed)
             case "queued" | "sending":
-                return _tell_moving(delivery)
+                return tell_moving(delivery)
             case _:
                 return self._tell_ended(delivery)
 
@@ -341,21 +336,21 @@ class _StoryWriter:
         if not delivery.attempts:
             return DeliveryStory(
                 delivery=delivery,
-                what=sentence(_capital(words) if words.startswith("it ") else f"It waits: {words}"),
-                next=_goes_on(delivery),
+                what=sentence(capital(words) if words.startswith("it ") else f"It waits: {words}"),
+                next=goes_on(delivery),
                 fix=self._fix(fix),
             )
         return DeliveryStory(
             delivery=delivery,
-            what=f"{_answered(delivery, words)} That was attempt {delivery.attempts}.",
-            next=f"{_goes_on(delivery)}{_until(composed, zone)}",
-            fix=self._fix(fix) if _is_to_mend(reason, delivery.gateway) else "",
+            what=f"{answered(delivery, words)} That was attempt {delivery.attempts}.",
+            next=f"{goes_on(delivery)}{tried_until(composed, zone)}",
+            fix=self._fix(fix) if is_to_mend(reason, delivery.gateway) else "",
         )
 
     def _tell_down(self, delivery: Delivery, composed: Composed | None) -> DeliveryStory:
         words, _ = meaning(SERVICE_DOWN, delivery.detail or "")
         attempts = f" That was attempt {delivery.attempts}." if delivery.attempts else ""
-        until = _until(composed, self.zones.get(delivery.number))
+        until = tried_until(composed, self.zones.get(delivery.number))
         return DeliveryStory(
             delivery=delivery,
             what=f"It waits: {sentence(words)}{attempts}",
@@ -371,8 +366,8 @@ class _StoryWriter:
         if detail.startswith(words):
             # It says the same, and what the service said beside it.
             words, detail = detail, ""
-        why_no_more = f" {sentence(_capital(detail))}" if detail else ""
-        what = _answered(delivery, words) if delivery.attempts else sentence(_capital(words))
+        why_no_more = f" {sentence(capital(detail))}" if detail else ""
+        what = answered(delivery, words) if delivery.attempts else sentence(capital(words))
         at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
         attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""
         return DeliveryStory(
@@ -382,184 +377,3 @@ class _StoryWriter:
 
 def _waits(entry: NotificationStory) -> bool:
     return entry.is_ahead or any(not delivery.delivery.is_final for delivery in entry.deliveries)
-
-
-# A device
-
-
-def _dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Session]:
-    """Return the sessions with their last acceptance, which broadcasts keep in deliveries only."""
-    last = {session.id: session.accepted_at or 0 for session in found}
-    for delivery in deliveries:
-        if delivery.session_id in last:
-            last[delivery.session_id] = max(last[delivery.session_id], delivery.sent_at or 0)
-    return [replace(session, accepted_at=last[session.id] or None) for session in found]
-
-
-def _first_of_devices(sessions: Sequence[Session]) -> dict[str, Session]:
-    """Return by which active session a device gets its notifications, of those it has."""
-    place = {name: number for number, name in enumerate(SERVICES)}
-    found: dict[str, Session] = {}
-    for session in sorted(sessions, key=lambda one: place.get(one.service, len(place))):
-        if session.device_id and session.status == "active":
-            found.setdefault(session.device_id, session)
-    return found
-
-
-def _tell_session(session: Session, app: str, first: Session) -> SessionStory:
-    """Tell about a session; ``first`` is the one by which its device is reached."""
-    fix: str
-    label = f"{session.device or session.platform} ({short_token(session.token)})"
-    match session.status:
-        case "active":
-            last = (
-                "nothing was accepted for it yet"
-                if session.accepted_at is None
-                else f"last accepted at {moment(session.accepted_at)}"
-            )
-            what = f"{label} is sent to, in {session.environment}; {last}."
-            if first.service != session.service:
-                title = service_of(first.service).title
-                what = f"{label} is reached by {title}, which comes first; {last}."
-                return SessionStory(session=session, is_sent_to=False, what=what)
-            return SessionStory(session=session, is_sent_to=True, what=what)
-        case "pending":
-            what = f"{label} is skipped: it is pending, until it is proven to be theirs."
-            lead = "Let them prove that the device is theirs, or accept it if you are sure of it"
-            fix = Fix(Action.ADD_SESSION, lead, app=app, about=session.mail, end=".")
-        case "quarantined":
-            words, fix = meaning(session.reason or "", gateway=session.service)
-            what = f"{label} is skipped: it is in quarantine, {session.reason}: {sentence(words)}"
-            fix = _fix(with_app(fix, app))
-        case _:
-            what, fix = _tell_closed(session, label)
-    return SessionStory(session=session, is_sent_to=False, what=what, fix=fix)
-
-
-def _tell_closed(session: Session, label: str) -> tuple[str, str]:
-    reason = session.reason or LOGGED_OUT
-    words = CLOSED_WORDS.get(reason)
-    if words is None:
-        is_theirs = reaction_to(reason, session.service) is not None
-        words = f"{reason}, {meaning(reason, gateway=session.service)[0]}" if is_theirs else reason
-    at = "" if session.closed_at is None else f" at {moment(session.closed_at)}"
-    what = f"{label} is skipped: it was closed{at}; {sentence(words)}"
-    return what, "Let the app register again: they open it, and sign in."
-
-
-# A delivery
-
-
-def _tell_sent(
-    delivery: Delivery, composed: Composed | None, content: dict[str, Any], language: str
-) -> DeliveryStory:
-    at, service = moment(delivery.sent_at or delivery.created_at), service_of(delivery.gateway)
-    what = f"{_service(delivery)} accepted it at {at}{language}"
-    if delivery.attempts > 1:
-        what += f", at attempt {delivery.attempts}"
-    if delivery.displayed_at is not None:
-        what += f"; the {service.device} showed it at {moment(delivery.displayed_at)}"
-        if delivery.opened_at is not None:
-            what += f", and it was opened at {moment(delivery.opened_at)}"
-        return DeliveryStory(delivery=delivery, what=f"{what}.")
-    if composed is not None and push_type_of(composed.content) == "background":
-        what += "; it shows nothing, it wakes the app."
-        return DeliveryStory(delivery=delivery, what=what)
-    return DeliveryStory(
-        delivery=delivery,
-        what=f"{what}. That is not yet shown, and no {service.device} has reported it.",
-        next=_afterwards(delivery, composed, content),
-        fix=f"Look at the {service.device}: {service.unseen} Only apps with Handbell's client code "
-        "report what they show.",
-    )
-
-
-def _afterwards(delivery: Delivery, composed: Composed | None, content: dict[str, Any]) -> str:
-    """Return what may still keep the phone from showing an accepted push."""
-    sentences = []
-    expires_at = None if composed is None else composed.expires_at
-    service = service_of(delivery.gateway)
-    if expires_at == 0:
-        sentences.append(f"It was not stored: a {service.device} that is off misses it.")
-    elif expires_at:
-        sentences.append(f"For a {service.device} that is off it is kept until {_at(expires_at)}.")
-    if content.get("interruption_level") == "passive":
-        sentences.append("It is passive: it appears in the list without a sound.")
-    if delivery.unique_id:
-        sentences.append(f"{service.vendor}'s delivery log knows it as {delivery.unique_id}.")
-    return " ".join(sentences)
-
-
-def _tell_moving(delivery: Delivery) -> DeliveryStory:
-    if delivery.state == "sending":
-        return DeliveryStory(
-            delivery=delivery,
-            what="It is on its way.",
-            next="If its worker is killed meanwhile, another one sends it.",
-        )
-    if delivery.due_at is not None and delivery.reason is None and not delivery.attempts:
-        return DeliveryStory(
-            delivery=delivery,
-            what="It is stored and not sent yet.",
-            next=f"It is due at {moment(delivery.due_at)}.",
-        )
-    return DeliveryStory(
-        delivery=delivery,
-        what="Its worker ended while it was on its way.",
-        next="The next worker sends it again, so that the phone shows it once.",
-    )
-
-
-def _answered(delivery: Delivery, words: str) -> str:
-    reason = delivery.reason or ""
-    if delivery.status is None:
-        return sentence(_capital(words))
-    return sentence(f"{_service(delivery)} answered {delivery.status} {reason}: {words}")
-
-
-def _service(delivery: Delivery) -> str:
-    if delivery.gateway == "simulator":
-        return "Xcode's Simulator"
-    service = service_of(delivery.gateway)
-    if delivery.environment == "twin":
-        return "The twin" if service.name == "apns" else f"The twin of {service.title}"
-    return service.vendor
-
-
-def _goes_on(delivery: Delivery) -> str:
-    return "" if delivery.due_at is None else f"It is due at {moment(delivery.due_at)}."
-
-
-def _until(composed: Composed | None, zone: str | None) -> str:
-    if composed is None:
-        return ""
-    end = retry_deadline(created_at=composed.starts_at(zone), expires_at=composed.expires_at)
-    return f" It is tried until {_at(end.at)}."
-
-
-def _is_to_mend(reason: str, gateway: str) -> bool:
-    return reason in OWN_REASONS or reaction_to(reason, gateway) in _MENDED_BY_HAND
-
-
-def _fix(words: str) -> str:
-    """Return the fix as a sentence; empty if there is none."""
-    return "" if words.startswith("nothing") else as_sentence(words)
-
-
-def _says_more(other: str, fix: str) -> bool:
-    """Return whether another fix begins with this one and adds to it."""
-    return other != fix and other.startswith(fix)
-
-
-def _capital(words: str | None) -> str:
-    words = words or ""
-    return words[:1].upper() + words[1:]
-
-
-def _at(seconds: float) -> str:
-    return moment(seconds * 1000)
-
-
-_MENDED_BY_HAND: Final = frozenset(
-    {Reaction.FIX_CONFIGURATION, Reaction.TRY_OTHER_ENVIRONMENT, Reaction.WRONG_APP}
-)
