@@ -6,6 +6,7 @@ reactions only.
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 
 class Reaction(Enum):
@@ -31,6 +32,18 @@ class Reaction(Enum):
     """The provider token was renewed too often; use the former one and wait minutes."""
     BACK_OFF = "back-off"
     """The service is in trouble; send again later, by the service's own rows of delays."""
+
+
+SENT_AGAIN: Final = frozenset(
+    {
+        Reaction.RENEW_TOKEN,
+        Reaction.RECONNECT,
+        Reaction.SLOW_DOWN_DEVICE,
+        Reaction.KEEP_FORMER_TOKEN,
+        Reaction.BACK_OFF,
+    }
+)
+"""The reactions to a push that was not accepted and may be sent again."""
 
 
 @dataclass(frozen=True, slots=True)

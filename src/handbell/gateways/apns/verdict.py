@@ -21,7 +21,7 @@ from handbell.gateways.outcomes import (
 )
 from handbell.services.apns.protocol import APNS_ID, APNS_UNIQUE_ID
 from handbell.services.apns.reasons import REASONS
-from handbell.services.reactions import Reaction
+from handbell.services.reactions import SENT_AGAIN, Reaction
 
 _OK: Final = 200
 _REDIRECTION: Final = 300
@@ -32,15 +32,6 @@ _SERVER_ERROR: Final = 500
 _CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
 _LATEST_STAMP: Final = 2**53  # milliseconds; databases store no larger number
-_LATER: Final = frozenset(
-    {
-        Reaction.RENEW_TOKEN,
-        Reaction.RECONNECT,
-        Reaction.SLOW_DOWN_DEVICE,
-        Reaction.KEEP_FORMER_TOKEN,
-        Reaction.BACK_OFF,
-    }
-)
 
 
 def judge(
@@ -69,7 +60,7 @@ def judge(
         reaction = row.reaction
     else:
         reaction = _reaction_to(status)
-    if reaction in _LATER:
+    if reaction in SENT_AGAIN:
         return RetryLater(reason, reaction, retry_after(headers), status, _detail(reason))
     if reaction is Reaction.CLOSE_SESSION:
         return DeviceGone(reason, _timestamp(answer), status)

@@ -22,7 +22,7 @@ from handbell.gateways.outcomes import (
 )
 from handbell.services.fcm.protocol import BAD_REQUEST, FCM_ERROR
 from handbell.services.fcm.reasons import INVALID_ARGUMENT, INVALID_TOKEN, NOT_FOUND, REASONS
-from handbell.services.reactions import Reaction
+from handbell.services.reactions import SENT_AGAIN, Reaction
 
 _OK: Final = 200
 _REDIRECTION: Final = 300
@@ -33,9 +33,6 @@ _SERVER_ERROR: Final = 500
 _CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
 _MAX_REASON_LENGTH: Final = 80
 _MAX_DETAIL_LENGTH: Final = 300
-_LATER: Final = frozenset(
-    {Reaction.RENEW_TOKEN, Reaction.SLOW_DOWN_DEVICE, Reaction.BACK_OFF, Reaction.RECONNECT}
-)
 _TARGET_FIELDS: Final = frozenset({"message.token", "message.fid", "token", "fid"})
 _ABOUT_TOKEN: Final = "registration token"  # noqa: S105 - words of an answer
 _LEAST_TOKEN_SECONDS: Final = 60
@@ -68,7 +65,7 @@ def judge(
         reaction = row.reaction if row and row.status >= _SERVER_ERROR else Reaction.BACK_OFF
     else:
         reaction = row.reaction if row else _reaction_to(status)
-    if reaction in _LATER:
+    if reaction in SENT_AGAIN:
         return RetryLater(reason, reaction, after, status, detail)
     if reaction is Reaction.CLOSE_SESSION:
         return DeviceGone(reason, None, status)

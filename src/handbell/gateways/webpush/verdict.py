@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from handbell._retry_after import retry_after
 from handbell.gateways.outcomes import DeviceGone, LostVerdict, Outcome, Refused, RetryLater
-from handbell.services.reactions import Reaction, Reason
+from handbell.services.reactions import SENT_AGAIN, Reaction, Reason
 from handbell.services.webpush.reasons import BY_ERRNO, BY_STATUS, BY_WORD, REDIRECTED
 
 _CLIENT_ERROR: Final = 400
@@ -19,7 +19,6 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _CLASS: Final = 100
 _MOST_WORDS: Final = 200
-_LATER: Final = frozenset({Reaction.RECONNECT, Reaction.SLOW_DOWN_DEVICE, Reaction.BACK_OFF})
 
 
 def judge(
@@ -49,7 +48,7 @@ def judge(
     detail = _detail(row, answer)
     if row.reaction is Reaction.CLOSE_SESSION:
         return DeviceGone(row.name, round(sent_at * 1000), status)
-    if row.reaction in _LATER:
+    if row.reaction in SENT_AGAIN:
         return RetryLater(row.name, row.reaction, after, status, detail)
     return Refused(row.name, row.reaction, status, detail)
 
