@@ -18,6 +18,7 @@ from tests.services_stage import (
 )
 
 from handbell.creation.notification import Notification
+from handbell.creation.recipients import Recipients
 from handbell.delivery.record.hourly_counts import HOUR
 from handbell.delivery.work.app_state import FIRST_BATCH
 from handbell.errors import NotForServiceError
@@ -358,3 +359,21 @@ def test_a_session_that_changes_its_service_in_between_goes_the_new_way(
     asyncio.run(scenario())
     assert [push.address for push in stage.gateways["fcm"].pushes] == ["android:new"]
     assert stage.pushed() == {"fcm": 1}
+
+
+def test_the_dry_run_shows_the_request_of_each_service(stage: ServicesStage) -> None:
+    """With what a service ignores, and without what proves who sends."""
+    _three_devices(stage)
+    notification = Notification.read({"title": "Hello", "subtitle": "only Apple's"})
+    shown = stage.system.preview(stage.app, notification, Recipients.read(MAIL))
+    requests = {one.url.split("/", 3)[2]: one for one in shown if one.warning is None}
+    assert set(requests) == {"api.push.apple.com", "fcm.googleapis.com", "one.push.example"}
+    assert all(dict(one.headers)["authorization"].endswith("(hidden)") for one in requests.values())
+    message = json.loads(requests["fcm.googleapis.com"].payload)["message"]
+    assert message["token"].startswith("android-0001:")
+    assert requests["one.push.example"].limit == 3993
+    warnings = [one.warning for one in shown if one.warning]
+    assert warnings == [
+        "FCM: `subtitle` is not shown on Android.",
+        "Web Push: `subtitle` is not shown by browsers.",
+    ]
