@@ -35,6 +35,7 @@ LEFT_OUT: Final = {
     ("README.md", "clone", "make demo"),
     ("README.md", "clone", "pipx install '.[server,twin]'"),
     ("README.md", "apple", 'handbell app add TEAM123456.com.sample.myapp --name "My App"'),
+    ("README.md", "google", "handbell key add service-account.json"),
     (
         "README.md",
         "deployed",
