@@ -65,8 +65,8 @@ def accept_key(
 ) -> None:
     """Make this machine's secret key the installation's, when the former one is lost for good.
 
-    Secrets sealed with the lost key stay unreadable: add Apple's keys, the webhooks and the
-    identity keys again. Every other machine needs this key from then on.
+    Secrets sealed with the lost key stay unreadable: add the apps' credentials, the webhooks
+    and the identity keys again. Every other machine needs this key from then on.
     """
     if not is_sure and not as_json:
         typer.confirm("Secrets sealed with the former key are lost then. Continue?", abort=True)

@@ -1,4 +1,4 @@
-"""``handbell demo``: a complete send in a few seconds, without an Apple account."""
+"""``handbell demo``: a complete send in a few seconds, without anybody's account."""
 
 import asyncio
 import shutil

@@ -66,7 +66,7 @@ def serve(
     ] = True,
     twin: Annotated[
         bool,
-        typer.Option("--twin", help="Run the twin too, to try it without an Apple account."),
+        typer.Option("--twin", help="Run the twin too, to try it without anybody's account."),
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log each request and each delivery that waits.")

@@ -299,7 +299,8 @@ async def remove_app(context: ContextDep, caller: CallerDep, app: AppDep) -> Res
 async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
     """Check keys, ids, clock and the connection to the push services.
 
-    One push with a token that no device has goes to each environment.
+    Apple gets one push with a nonexistent token for each environment, and FCM one that it only
+    validates.
     """
     await context.require("check-up", app.id, CHECK_UPS)
     findings = await context.system.check_up(app)

@@ -17,7 +17,7 @@ _AUDIT: Final = "/console/settings/audit"
 _KINDS: Final = (
     ("", "Everything"),
     ("app.", "Apps"),
-    ("credential.", "Keys for Apple"),
+    ("credential.", "Credentials of apps"),
     ("session.", "Sessions"),
     ("user.", "People"),
     ("notification.", "Notifications"),

@@ -77,7 +77,7 @@ LABELS: Final[Mapping[str, str]] = MappingProxyType(
         "collapse_id": "Replaces under the same name",
         "thread_id": "Stack",
         "urgency": "Who goes first",
-        "priority": "Apple's priority",
+        "priority": "Priority on the device",
         "category": "Category",
         "relevance_score": "Relevance",
         "user_info": "For the app",

@@ -30,7 +30,7 @@ export class ConnectPanel {
       el("h2", { text: "Send a notification" }),
       ...snippets(mail),
       el("h2", { text: "Any other client" }),
-      el("p", { class: "hint", text: "Give it one of these addresses instead of Apple’s or Google’s, and this authority to trust." }),
+      el("p", { class: "hint", text: "Give it one of these addresses instead of the push service’s, and this authority to trust." }),
       addresses(address),
       ...this.#account(),
       ...known("Keys it accepts", keys.map(({ key_id: key, team_id: team }) => `${key}, team ${team}`)),

@@ -42,7 +42,7 @@ export class FaultsPanel {
     this.kind.setAttribute("aria-describedby", "fault-does");
     this.target = el("select", { name: "target" });
     this.reason = el("select", { name: "reason" });
-    this.status = number("status", { min: "200", max: "599", placeholder: "as Apple’s table" });
+    this.status = number("status", { min: "200", max: "599", placeholder: "as the service’s table" });
     this.error = el("p", { class: "form-error", role: "alert", hidden: true });
     this.form = el(
       "form",
