@@ -14,10 +14,10 @@ from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.registry.store import Registry
 from handbell.settings import Settings
-from handbell.storage.bulk import insert_numbered, insert_rows
+from handbell.storage.bulk import insert_new, insert_numbered, insert_rows, upsert_rows
 from handbell.storage.connections import Quick
 from handbell.storage.database import Database
-from handbell.storage.tables import deliveries, notifications
+from handbell.storage.tables import deliveries, idempotency, notifications, tallies
 
 pytestmark = pytest.mark.databases
 
@@ -136,3 +136,40 @@ def test_addressees_are_what_the_registry_says(database: Database, tmp_path: Pat
             assert one._asdict() == {name: getattr(session, name) for name in one._fields}
     nobodys = App(team_id="TEAM123456", bundle_id="com.sample.three")
     assert registry.recipient_sessions(nobodys, mails) == {}
+
+
+def test_any_number_of_rows_is_written_in_their_order(database: Database) -> None:
+    """In one statement or several: of a key that occurs again, the later row stays."""
+    number = 1203
+    hours = [one % 600 for one in range(number)]
+    with database.write() as connection:
+        upsert_rows(
+            connection,
+            tallies,
+            {"app": ["one"] * number, "hour": hours, "sent": list(range(number))},
+            key=("app", "hour", "service"),
+            replaced=["sent"],
+        )
+        rows = connection.execute(select(tallies.c.hour, tallies.c.sent)).all()
+    assert {row.hour: row.sent for row in rows} == dict(zip(hours, range(number), strict=True))
+
+
+def test_what_was_there_already_is_left_out_of_many(database: Database) -> None:
+    """Only the rows that are new come back."""
+    known = [f"key-{one}" for one in range(0, 600, 3)]
+    wanted = [f"key-{one}" for one in range(600)]
+    with database.write() as connection:
+        assert len(_claim(connection, known)) == len(known)
+        assert _claim(connection, wanted) == sorted({*wanted}.difference(known))
+
+
+def _claim(connection: Quick, keys: Sequence[str]) -> list[str]:
+    columns: dict[str, Sequence[Any]] = {
+        "app": ["one"] * len(keys),
+        "key": list(keys),
+        "fingerprint": [""] * len(keys),
+        "notification_id": [""] * len(keys),
+        "created_at": [1] * len(keys),
+    }
+    found = insert_new(connection, idempotency, columns, returned=("app", "key"))
+    return sorted(key for _, key in found)

@@ -1,13 +1,15 @@
 """Many rows written in one step of either database.
 
-SQLite gives up the interpreter for each row that it is handed, and whoever computes beside keeps
-it for milliseconds: there the rows are one JSON text. PostgreSQL takes columns as arrays, which
+SQLite gives up the interpreter for each statement, and whoever computes beside keeps it for
+milliseconds: there many rows are one statement, and fewer are one JSON text, so that not every
+number of rows is a statement of its own. PostgreSQL takes columns as arrays, which
 costs one round trip for any number of rows. What all rows have in common is handed over once.
 """
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_json
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Sequence[Any]]
 """What is to be written: each column with a value for every row."""
+
+_AT_ONCE: Final = 250
+"""So many rows are one statement of SQLite; a statement has 32,766 values at most."""
 
 insert_or_change: Final = postgresql.insert
 """Begins an INSERT of SQLAlchemy's that may have an ON CONFLICT, which both databases know."""
@@ -114,8 +119,44 @@ def _insert(
     alike, varying = _sort_out(columns, own if own in columns else next(iter(columns)))
     driver = driver_of(connection)
     if isinstance(driver, sqlite3.Connection):
-        return _insert_as_json(driver, table, {**same, **alike}, varying, tail)
+        return _insert_as_values(driver, table, {**same, **alike}, varying, tail)
     return _insert_as_arrays(driver, table, {**same, **alike}, varying, tail)
+
+
+def _insert_as_values(
+    driver: sqlite3.Connection,
+    table: Table,
+    same: Mapping[str, Any],
+    varying: Columns,
+    tail: str,
+) -> list[tuple[Any, ...]]:
+    number = len(next(iter(varying.values())))
+    full = number - number % _AT_ONCE
+    found: list[tuple[Any, ...]] = []
+    if full:
+        statement = _from_values(table.name, tuple(varying), tuple(same), tail)
+        for start in range(0, full, _AT_ONCE):
+            part = (values[start : start + _AT_ONCE] for values in varying.values())
+            rows = chain.from_iterable(zip(*part, strict=True))
+            cursor = driver.execute(statement, (*same.values(), *rows))
+            found += cursor.fetchall() if "RETURNING" in tail else []
+            cursor.close()
+    if full < number:
+        rest = {name: values[full:] for name, values in varying.items()} if full else varying
+        found += _insert_as_json(driver, table, same, rest, tail)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _from_values(table: str, varying: tuple[str, ...], same: tuple[str, ...], tail: str) -> str:
+    members = [f"?{place}" for place in range(1, 1 + len(same))]
+    members += [f"column{place}" for place in range(1, 1 + len(varying))]
+    row = f"({', '.join('?' * len(varying))})"
+    # Without WHERE, the parser takes ON CONFLICT for the condition of a join.
+    return (
+        f"INSERT INTO {table} ({', '.join((*same, *varying))}) "  # noqa: S608 - names of columns only
+        f"SELECT {', '.join(members)} FROM (VALUES {', '.join([row] * _AT_ONCE)}) WHERE true {tail}"
+    )
 
 
 def _insert_as_json(

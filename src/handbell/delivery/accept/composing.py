@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from handbell._text import short_token
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.delivery.delivery import Target
+from handbell.delivery.delivery import GatewayName, Target
 from handbell.diagnostic import Diagnostic
 from handbell.errors import AppError, NotForServiceError
 from handbell.gateways.composers import composer
@@ -33,8 +34,13 @@ class ComposedFor:
 
 def services_of(targets: Iterable[Target]) -> list[str]:
     """Return the push services that targets are reached by, in their order."""
-    named = {service_of(gateway).name for gateway in {target.gateway for target in targets}}
-    return [name for name in SERVICES if name in named]
+    return list(_in_order(frozenset([target.gateway for target in targets])))
+
+
+@lru_cache
+def _in_order(gateways: frozenset[GatewayName]) -> tuple[str, ...]:
+    named = {service_of(gateway).name for gateway in gateways}
+    return tuple(name for name in SERVICES if name in named)
 
 
 def services_for(app: App, others: Iterable[str] = ()) -> list[str]:
