@@ -36,7 +36,8 @@ def test_one_app_is_known_to_every_service(shell: Shell, tmp_path: Path) -> None
     assert (added.code, "service-account.json" in added.out) == (0, True), added.err
     ids = ("--team", "TEAM123456", "--bundle", "com.sample.shop")
     origin = ("--web-origin", "https://Shop.Example/", "--android-fingerprint", FINGERPRINT)
-    assert shell.run("app", "set", "shop", *ids, *origin).code == 0
+    changed = shell.run("app", "set", "shop", *ids, *origin)
+    assert (changed.code, "https://shop.example" in changed.out) == (0, True), changed.err
     account = tmp_path / "my-project-firebase-adminsdk.json"
     account.write_text(make_service_account(App(android_package="com.sample.shop")).pack())
     key = tmp_path / "AuthKey_ABC123DEFG.p8"

@@ -122,8 +122,7 @@ def show(reference: Reference, *, as_json: Json = False) -> None:
         return
     say(f"{app.id}  {app.name}")
     say(f"  {count(users, 'user')}, {count(devices, 'device')} that can be reached")
-    for label, value in _ids(app):
-        say(f"  {label + ':':13}{value}")
+    _tell_ids(app)
     for stored in credentials:
         limit = stored.environment or served(stored.service)
         say(f"  {title_of(stored.kind)} {stored.key_id}, {limit}")
@@ -224,6 +223,8 @@ def set_rules(
     changed = [*ids, *named, *proving, *([] if on is None else ["is_enabled"])]
     changed += [] if name is None else ["name"]
     parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail=", ".join(changed))
+    if ids and not as_json:
+        _tell_ids(app)
     _tell_rules(parts, app, as_json=as_json)
 
 
@@ -308,6 +309,11 @@ def _read_key(path: Path) -> bytes:
         return read_source(path).data
     except CredentialError as error:
         raise AppError(error.what, fix="Name the file of the key that signs the tokens") from None
+
+
+def _tell_ids(app: "App") -> None:
+    for label, value in _ids(app):
+        say(f"  {label + ':':13}{value}")
 
 
 def _rules(parts: "System", app: "App") -> dict[str, object]:
