@@ -161,7 +161,7 @@ def tell_moving(delivery: Delivery) -> DeliveryStory:
     return DeliveryStory(
         delivery=delivery,
         what="Its worker ended while it was on its way.",
-        next="The next worker sends it again, so that the phone shows it once.",
+        next="The next worker sends it again, so that the device shows it once.",
     )
 
 

@@ -10,7 +10,7 @@ from handbell.services.reactions import Reaction
 from handbell.services.table import service_of
 
 _REACH = "check the address, the network, and that this machine may open connections to that port"
-_AGAIN = "nothing: it is retried automatically, and the phone shows it once"
+_AGAIN = "nothing: it is retried automatically, and the device shows it once"
 
 MAY_HAVE_ARRIVED: Final = "an earlier attempt got no answer, so it may have arrived"
 """The detail of a delivery that ended without being sent again."""
