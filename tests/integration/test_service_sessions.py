@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -65,8 +66,8 @@ def registry(database: Database) -> Registry:
     return Registry(database, check_address=_refuse_evil)
 
 
-def _refuse_evil(address: Address, _environment: str) -> None:
-    if "evil" in address.token:
+def _refuse_evil(address: Address, environment: str) -> None:
+    if "evil" in address.token or environment == "twin":
         raise RegistryError("The host is not allowed", fix="Allow it")
 
 
@@ -184,6 +185,21 @@ def test_no_way_in_takes_an_address_that_is_not_allowed(registry: Registry, app:
     with pytest.raises(RegistryError, match="not allowed"):
         registry.change(app, known.session.id, NOTHING, address=evil)
     assert registry.addresses(app) == [APPLES]
+
+
+def test_what_contradicts_the_address_of_a_session_is_refused(registry: Registry, app: App) -> None:
+    """Another environment or service alone: the address that is there is checked for it."""
+    own = Registration.read(OWNER, subscription(), at=1, secret_digest="digest")
+    row = registry.admit(app, own).session.id
+    moved = DeviceDescription.read(environment="twin")
+    for said, why in (({"about": moved}, "not allowed"), ({"service": "apns"}, "one of Web Push")):
+        how: dict[str, Any] = {"about": NOTHING, **said}
+        with pytest.raises(RegistryError, match=why):
+            registry.renew(app, "digest", **how)
+        with pytest.raises(RegistryError, match=why):
+            registry.change(app, row, **how)
+    assert registry.renew(app, "digest", NOTHING, service="webpush")
+    assert registry.sessions(app)[0].environment == "production"
 
 
 @pytest.mark.parametrize(

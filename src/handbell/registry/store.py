@@ -13,6 +13,7 @@ from sqlalchemy import (
 from handbell.apps.app import App
 from handbell.errors import RegistryError
 from handbell.services.address import Address
+from handbell.services.service import PushService
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions
 
@@ -27,6 +28,7 @@ from .addresses import (
 )
 from .bulk import BulkResult, register_many
 from .ownership import (
+    address_of,
     claim,
     correct,
     is_repeat,
@@ -256,6 +258,9 @@ class Registry(SessionReader):
         check_environment(reached_by, about.environment)
         if wanted is None:
             check_platform(reached_by, about.platform)
+            _check_service(reached_by, service)
+            if about.environment not in (None, known.environment):
+                self._check_address(address_of(known), about.environment)
         return wanted
 
     def activate(self, session: Session | int) -> Registered | None:
@@ -303,3 +308,12 @@ class Registry(SessionReader):
 
     def _milliseconds(self) -> int:
         return int(self._now() * 1000)
+
+
+def _check_service(reached_by: PushService, named: str | None) -> None:
+    """Raise RegistryError if another service is named without an address of it."""
+    if named is not None and service_of(named) is not reached_by:
+        raise RegistryError(
+            f"The session's address is one of {reached_by.title}",
+            fix="Give an address of the other service as well",
+        )
