@@ -12,6 +12,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
 from handbell.creation.values import MAX_BADGE
+from handbell.delivery.delivery import GatewayName
 from handbell.server.problems import Problem
 
 from .session_models import SessionOut
@@ -223,7 +224,7 @@ class DeliveryAnswer(BaseModel):
     notification_id: str
     session_id: int | None = Field(description="Null for an address that no session holds")
     mail: str | None
-    gateway: Literal["apns", "simulator"]
+    gateway: GatewayName = Field(description="The push service, or a simulator")
     address: str = Field(
         description="Shortened for a key without the scope register; empty once the device was "
         "removed with its person"
