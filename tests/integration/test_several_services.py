@@ -17,11 +17,13 @@ from tests.services_stage import (
     subscription,
 )
 
+from handbell.apps.sample_keys import make_credentials
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.record.hourly_counts import HOUR
 from handbell.delivery.work.app_state import FIRST_BATCH
-from handbell.errors import NotForServiceError
+from handbell.diagnostic import Diagnostic
+from handbell.errors import NotForServiceError, PayloadTooLargeError
 from handbell.gateways.gateway import Push
 from handbell.gateways.outcomes import DeviceGone, Outcome, Refused, RetryLater
 from handbell.services.reactions import Reaction
@@ -146,6 +148,48 @@ def test_what_a_service_cannot_carry_leaves_its_sessions_out(
     assert stage.pushed() == {"apns": 1, "fcm": 1}
     assert [one.reason for one in response.warnings] == ["NotForService"]
     assert set(stage.states(response.notification_id or "")) == {("apns", "sent"), ("fcm", "sent")}
+
+
+def test_what_a_device_gets_by_another_service_does_not_matter(stage: ServicesStage) -> None:
+    """A device's second service neither refuses a send, nor is a warning about it given."""
+    stage.register(MAIL, "apns", 1, device_id="one")
+    stage.register(MAIL, "webpush", 1, device_id="one")
+    body = "x" * 4010  # fits Apple's limit, and not that of browsers
+    response = stage.send(MAIL, title="t", body=body)
+    assert (response.success, list(response.warnings)) == (True, [])
+    assert not stage.send(MAIL, push_type="voip", payload={"call": 1}).warnings
+    assert stage.pushed() == {"apns": 2}
+    content = Notification.read({"title": "t", "subtitle": "s", "color": "#112233"})
+    (shown,) = stage.system.preview(stage.app, content, Recipients.read(MAIL))
+    assert (shown.warning, "api.push.apple.com" in shown.url) == (None, True)
+    stage.register(MAIL, "webpush", 2)
+    with pytest.raises(PayloadTooLargeError, match="push services take"):
+        stage.send(MAIL, title="t", body=body)
+
+
+@pytest.mark.parametrize("to", [MAIL, EVERYBODY], ids=["named", "everybody"])
+def test_an_app_without_apples_ids_and_without_a_device_is_no_fault(
+    stage: ServicesStage, to: object
+) -> None:
+    """Where nobody has a device it is a warning, whichever push services an app is for."""
+    shop = stage.system.apps.add(app_id="other", name="Other", android_package="com.example.other")
+    (credential,) = make_credentials(shop)
+    stage.system.apps.add_credential(shop, credential)
+    content, recipients = Notification.read({"title": "t"}), Recipients.read(to)
+    stage.system.preview(shop, content, recipients)
+    acceptance, _ = asyncio.run(stage.system.engine.accept(shop, content, recipients))
+    (warning,) = acceptance.warnings
+    assert isinstance(warning, Diagnostic)
+    assert warning.reason == "NoDevice"
+
+
+def test_the_preview_names_an_installation_id_as_one(stage: ServicesStage) -> None:
+    """FCM takes an installation id in a member of its own, and the preview shows that."""
+    installation = "c" + "A" * 21
+    to = Recipients.read({"addresses": [{"service": "fcm", "token": installation}]})
+    (shown,) = stage.system.preview(stage.app, Notification.read({"title": "t"}), to)
+    message = json.loads(shown.payload)["message"]
+    assert (message["fid"], "token" in message) == (installation, False)
 
 
 def test_what_no_device_can_get_is_refused(stage: ServicesStage) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from handbell._text import short_token
+from handbell.apps import app_services
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.delivery.delivery import GatewayName, Target
@@ -31,6 +32,34 @@ class ComposedFor:
         found = (one for its in self.wordings.values() for one in its.warnings)
         return list(dict.fromkeys(found))
 
+    def add(
+        self,
+        service: str,
+        notification: Notification,
+        *,
+        app: App,
+        now: float,
+        notification_id: str,
+    ) -> None:
+        """Compose the notification for a push service, or note that this one cannot carry it."""
+        try:
+            self.wordings[service] = compose_each(
+                composer(service).compose,
+                notification,
+                app=app,
+                now=now,
+                notification_id=notification_id,
+            )
+        except NotForServiceError as error:
+            self.refused[service] = error
+        except AppError as error:
+            self.refused[service] = NotForServiceError(error.what, fix=error.fix)
+
+    def require_one(self) -> None:
+        """Raise NotForServiceError where none of the push services can carry it."""
+        if self.refused and not self.wordings:
+            raise next(iter(self.refused.values()))
+
 
 def services_of(targets: Iterable[Target]) -> list[str]:
     """Return the push services that targets are reached by, in their order."""
@@ -44,12 +73,14 @@ def _in_order(gateways: frozenset[GatewayName]) -> tuple[str, ...]:
 
 
 def services_for(app: App, others: Iterable[str] = ()) -> list[str]:
-    """Return the push services that a send to everybody may go by.
+    """Return the push services that a send to everybody may go by, at least one.
 
-    These are Apple's, where the app is known there, and ``others`` that it has sessions of.
+    These are Apple's, where the app is known there, and ``others`` that it has sessions of; where
+    there is none, those that know the app.
     """
     named = {*others, *(["apns"] if app.apple_id is not None else [])}
-    return [name for name in SERVICES if name in named]
+    found = [name for name in SERVICES if name in named]
+    return found or app_services.services_of(app) or ["apns"]
 
 
 def compose_for(
@@ -67,20 +98,43 @@ def compose_for(
     """
     found = ComposedFor()
     for service in services:
-        try:
-            found.wordings[service] = compose_each(
-                composer(service).compose,
-                notification,
-                app=app,
-                now=now,
-                notification_id=notification_id,
-            )
-        except NotForServiceError as error:
-            found.refused[service] = error
-        except AppError as error:
-            found.refused[service] = NotForServiceError(error.what, fix=error.fix)
-    if found.refused and not found.wordings:
-        raise next(iter(found.refused.values()))
+        found.add(service, notification, app=app, now=now, notification_id=notification_id)
+    found.require_one()
+    return found
+
+
+def compose_for_targets(
+    targets: Sequence[Target],
+    notification: Notification,
+    *,
+    app: App,
+    now: float,
+    notification_id: str,
+) -> ComposedFor:
+    """Return the notification composed for the push services that these targets get it by.
+
+    A device with sessions of several services gets it by the first one that can carry it: what the
+    others would make of it is of no matter. Raises as :func:`compose_for` does.
+    """
+    services = services_of(targets)
+    if len(services) == 1:
+        return compose_for(
+            services, notification, app=app, now=now, notification_id=notification_id
+        )
+    found = ComposedFor()
+    reached_devices: set[tuple[int | None, str]] = set()
+    for service in services:
+        devices = {
+            None if one.device_id is None else (one.user_id, one.device_id)
+            for one in targets
+            if service_of(one.gateway).name == service
+        }
+        if devices <= reached_devices:
+            continue
+        found.add(service, notification, app=app, now=now, notification_id=notification_id)
+        if service in found.wordings:
+            reached_devices |= {device for device in devices if device is not None}
+    found.require_one()
     return found
 
 
@@ -90,16 +144,16 @@ def reached(
     """Return the targets that get a notification, and warnings about those that do not.
 
     Left out are those whose push service cannot carry it; of one device's sessions with several
-    services, the first service's gets it.
+    services, the first service's gets it, and there is no warning about the others.
     """
-    kept: list[Target] = []
-    warnings: list[Diagnostic] = []
-    for target in targets:
-        error = composed.refused.get(service_of(target.gateway).name)
-        if error is None:
-            kept.append(target)
-        else:
-            warnings.append(_left_out(target, error))
+    refused = composed.refused
+    kept = [one for one in targets if service_of(one.gateway).name not in refused]
+    heard = {(one.user_id, one.device_id) for one in kept if one.device_id is not None}
+    warnings = [
+        _left_out(one, refused[service_of(one.gateway).name])
+        for one in targets
+        if service_of(one.gateway).name in refused and (one.user_id, one.device_id) not in heard
+    ]
     return each_device_once(kept), warnings
 
 

@@ -29,7 +29,14 @@ from handbell.gateways.wordings import Wordings
 from handbell.registry.session import Environment
 from handbell.registry.store import Registry
 
-from .composing import compose_for, reached, services_for, services_left_out, services_of
+from .composing import (
+    compose_for,
+    compose_for_targets,
+    reached,
+    services_for,
+    services_left_out,
+    services_of,
+)
 from .resolve import ResolvedRecipients, resolve_many, sample_locations, sample_targets
 from .send_store import SendStore
 from .store import Acceptance, Order
@@ -274,21 +281,22 @@ class SendPreparer:
 
     def _services(self, one: Prepared) -> list[str]:
         """Return the push services that a send may go by."""
-        app, targets = one.entry.app, one.targets or ()
+        app = one.entry.app
         if one.entry.recipients.everybody:
-            others = self._sends.other_services(app)
-            return services_for(app, others) or _APPLES
-        return services_of(targets) or services_for(app) or _APPLES
+            return services_for(app, self._sends.other_services(app))
+        return services_of(one.targets or ()) or services_for(app)
 
     def _compose(self, one: Prepared, services: Sequence[str], starts: float) -> None:
-        entry = one.entry
-        composed = compose_for(
-            services,
-            entry.notification,
-            app=entry.app,
-            now=starts,
-            notification_id=one.order.public_id,
-        )
+        entry, named = one.entry, one.targets
+        what: dict[str, Any] = {
+            "app": entry.app,
+            "now": starts,
+            "notification_id": one.order.public_id,
+        }
+        if named and not entry.recipients.everybody:
+            composed = compose_for_targets(named, entry.notification, **what)
+        else:
+            composed = compose_for(services, entry.notification, **what)
         one.wordings = composed.wordings
         one.warnings.extend(composed.warnings)
         if not is_loud(entry.notification):

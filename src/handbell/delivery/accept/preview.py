@@ -16,10 +16,11 @@ from handbell.gateways.composers import composer
 from handbell.gateways.gateway import Message
 from handbell.gateways.wordings import Wording, compose_each
 from handbell.services.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
+from handbell.services.fcm.address import is_fid
 from handbell.services.fcm.protocol import send_path
 from handbell.services.table import SERVICES, service_of
 
-from .composing import compose_for, reached, services_of
+from .composing import compose_for, compose_for_targets, reached, services_for
 from .resolve import ResolvedRecipients
 
 _LATER: Final = "(made when it is stored)"
@@ -167,8 +168,12 @@ def preview(
     whether the app proves itself to Apple by a provider token there, and not by a certificate.
     Raises NotificationError when the notification cannot be sent. Nothing is stored or sent.
     """
-    services = services_of(plan.targets) or ["apns"]
-    composed = compose_for(services, notification, app=app, now=now, notification_id=NO_ID)
+    how: dict[str, Any] = {"app": app, "now": now, "notification_id": NO_ID}
+    composed = (
+        compose_for_targets(plan.targets, notification, **how)
+        if plan.targets
+        else compose_for(services_for(app), notification, **how)
+    )
     targets, left_out = reached(plan.targets, composed)
     ignored = [
         sentence(f"{SERVICES[service].title}: {said}")
@@ -221,7 +226,8 @@ def _preview(
             )
         case "fcm":
             host = describe_host("fcm", target.environment)
-            body = {"message": {"token": target.address, **from_json(message.payload)}}
+            form = "fid" if is_fid(target.address) else "token"
+            body = {"message": {form: target.address, **from_json(message.payload)}}
             return replace(
                 common,
                 url=f"{host}{send_path('PROJECT')}",
