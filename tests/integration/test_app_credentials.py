@@ -148,6 +148,33 @@ def test_a_web_push_key_is_lost_only_by_force(
     assert store.credential_for(app, "production", service="webpush") == key
 
 
+@pytest.mark.parametrize("by", ["limiting", "adding"])
+def test_a_web_push_key_that_serves_no_longer_is_lost_only_by_force(
+    store: AppStore, registry: Registry, app: App, by: str
+) -> None:
+    """It is limited to another environment, or one for this environment alone is added."""
+    key, other = VapidKey.make(), VapidKey.make()
+    store.add_credential(app, key)
+    subscribe(registry, app, 1)
+
+    def change(*, is_forced: bool) -> None:
+        if by == "limiting":
+            store.add_credential(app, key, environment="twin", is_forced=is_forced)
+        else:
+            store.add_credential(app, other, environment="production", is_forced=is_forced)
+
+    with pytest.raises(CredentialInUseError, match="1 subscription"):
+        change(is_forced=False)
+    assert [one.environment for one in store.credentials(app)] == [None]
+    change(is_forced=True)
+    assert [one.status for one in registry.sessions(app)] == ["quarantined"]
+    if by == "limiting":
+        store.add_credential(app, key)
+    else:
+        store.remove_credential(app, other.key_id)
+    assert [one.status for one in registry.sessions(app)] == ["active"]
+
+
 def test_the_same_web_push_key_may_be_added_again(
     store: AppStore, registry: Registry, app: App
 ) -> None:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, cast, overload
 
 from sqlalchemy import Column, Connection, RowMapping, delete, insert, select, update
@@ -116,17 +117,21 @@ class CredentialStore:
         """Seal and store a credential; replace one with the same key id.
 
         ``environment`` limits it to one; a certificate issued for one is limited anyway. A VAPID
-        key takes the place of the former one: with ``is_forced`` its subscriptions are lost, and
-        without it :class:`~handbell.errors.CredentialInUseError` is raised if there are any. Raises
+        key takes the place of the former one of its environment, and of one that served it beside
+        others: with ``is_forced`` the subscriptions of that are lost, and without it
+        :class:`~handbell.errors.CredentialInUseError` is raised if there are any. Raises
         :class:`~handbell.errors.CredentialError` when it belongs to another team or app.
         """
         check_fit(app, credential)
         if environment is None and isinstance(credential, Certificate):
             environment = credential.environments[0] if len(credential.environments) == 1 else None
         values = self._sealed(app, credential, environment)
-        with self._write() as connection:
+        with (
+            self._write() as connection,
+            _minded(connection, app, is_forced=is_forced),
+        ):
             if isinstance(credential, VapidKey):
-                _replace_vapid(connection, app, credential, environment, is_forced=is_forced)
+                _replace_vapid(connection, app, environment)
             connection.execute(delete(credentials).where(*_named(app, credential.key_id)))
             try:
                 key = connection.execute(insert(credentials).values(values)).inserted_primary_key
@@ -163,15 +168,16 @@ class CredentialStore:
         With ``is_forced`` the subscriptions of a VAPID key are lost with it; without,
         :class:`~handbell.errors.CredentialInUseError` is raised if there are any.
         """
-        with self._write() as connection:
+        with (
+            self._write() as connection,
+            _minded(connection, app, is_forced=is_forced),
+        ):
             row = next(
                 (row for row in _rows(connection, app) if row["key_id"] == key_id),
                 None,
             )
             if row is None:
                 raise _no_key(app, key_id)
-            if row["kind"] == "vapid":
-                _part(connection, app, row, is_forced=is_forced)
             connection.execute(delete(credentials).where(*_named(app, key_id)))
             its = (circuits.c.app == app.id, circuits.c.credential == row["fingerprint"])
             connection.execute(delete(circuits).where(*its))
@@ -374,23 +380,23 @@ def _no_key(app: App, key_id: str) -> MissingCredentialError:
     )
 
 
-def _replace_vapid(
-    connection: Connection, app: App, new: VapidKey, environment: str | None, *, is_forced: bool
-) -> None:
-    """Remove the former VAPID key of an environment, unless it is the same."""
+def _replace_vapid(connection: Connection, app: App, environment: str | None) -> None:
+    """Remove the former VAPID key of an environment, or of all of them."""
     for row in _rows(connection, app, "webpush"):
-        is_same = row["fingerprint"] == new.fingerprint
-        if row["environment"] == environment and not is_same:
-            _part(connection, app, row, is_forced=is_forced)
+        if row["environment"] == environment:
             connection.execute(delete(credentials).where(credentials.c.id == row["id"]))
-    subscriptions.rejoin(connection, app, new.fingerprint)
 
 
-def _part(connection: Connection, app: App, row: RowMapping, *, is_forced: bool) -> None:
-    used = _environments_of(_rows(connection, app, "webpush"), row)
-    if not is_forced:
-        subscriptions.require_none(connection, app, used)
-    subscriptions.part_from(connection, app, row["fingerprint"], used)
+def _minded(connection: Connection, app: App, *, is_forced: bool) -> AbstractContextManager[None]:
+    serving = partial(_web_push_keys, connection, app)
+    return subscriptions.minded(connection, app, serving, is_forced=is_forced)
+
+
+def _web_push_keys(connection: Connection, app: App) -> dict[str, str]:
+    """Return the fingerprint of the VAPID key that serves each environment."""
+    rows = _rows(connection, app, "webpush")
+    serving = {name: _serving(rows, name) for name in SERVICES["webpush"].environments}
+    return {name: found[0]["fingerprint"] for name, found in serving.items() if found}
 
 
 def _environments_of(rows: list[RowMapping], row: RowMapping) -> list[str]:

@@ -4,7 +4,8 @@ A push service accepts for a subscription only the key that it was made with. Wi
 session is put in quarantine, not closed: the key may come back.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, update
@@ -17,6 +18,8 @@ from .app import App
 
 _WEB_PUSH: Final = "webpush"
 _REACHED: Final = ("active", "quarantined")
+_ITS_KEY: Final = "its web push key "
+_WAITS_FOR_ANOTHER: Final = func.coalesce(sessions.c.reason, "").startswith(_ITS_KEY)
 
 
 def count_of(connection: Connection, app: App, environments: Collection[str]) -> int:
@@ -24,12 +27,40 @@ def count_of(connection: Connection, app: App, environments: Collection[str]) ->
     statement = (
         select(func.count())
         .select_from(sessions)
-        .where(*_of(app, environments), sessions.c.status.in_(_REACHED))
+        .where(*_of(app, environments), sessions.c.status.in_(_REACHED), ~_WAITS_FOR_ANOTHER)
     )
     return connection.scalar(statement) or 0
 
 
-def require_none(connection: Connection, app: App, environments: Collection[str]) -> None:
+@contextmanager
+def minded(
+    connection: Connection,
+    app: App,
+    serving: Callable[[], Mapping[str, str]],
+    *,
+    is_forced: bool,
+) -> Iterator[None]:
+    """Compare which key serves each environment before and after a change of an app's credentials.
+
+    ``serving`` gives the fingerprint by environment. A key serves no longer when it is removed,
+    replaced, limited to another environment, or when one for its environment alone is added: its
+    subscriptions are lost there, which :class:`~handbell.errors.CredentialInUseError` says unless
+    it is forced. Those of a key that serves again are activated.
+    """
+    before = serving()
+    yield
+    after = serving()
+    lost = {name: key for name, key in before.items() if after.get(name) != key}
+    if not is_forced:
+        _require_none(connection, app, lost)
+    for environment, key in lost.items():
+        _part_from(connection, app, key, environment)
+    for environment, key in after.items():
+        if before.get(environment) != key:
+            _rejoin(connection, app, key, environment)
+
+
+def _require_none(connection: Connection, app: App, environments: Collection[str]) -> None:
     """Raise CredentialInUseError if subscriptions of an app in some environments need their key."""
     number = count_of(connection, app, environments)
     if number:
@@ -41,20 +72,17 @@ def require_none(connection: Connection, app: App, environments: Collection[str]
         )
 
 
-def part_from(
-    connection: Connection, app: App, fingerprint: str, environments: Collection[str]
-) -> None:
-    """Put the subscriptions of a key that is removed in quarantine."""
-    statement = update(sessions).where(*_of(app, environments), sessions.c.status == "active")
+def _part_from(connection: Connection, app: App, fingerprint: str, environment: str) -> None:
+    """Put the subscriptions of a key that no longer serves an environment in quarantine."""
+    statement = update(sessions).where(*_of(app, [environment]), sessions.c.status == "active")
     connection.execute(statement.values(status="quarantined", reason=_reason(fingerprint)))
 
 
-def rejoin(connection: Connection, app: App, fingerprint: str) -> None:
-    """Activate the subscriptions of a key that is back."""
+def _rejoin(connection: Connection, app: App, fingerprint: str, environment: str) -> None:
+    """Activate the subscriptions of a key that serves an environment again."""
     mine = (
-        sessions.c.app_id == app.row,
+        *_of(app, [environment]),
         sessions.c.status == "quarantined",
-        sessions.c.service == _WEB_PUSH,
         sessions.c.reason == _reason(fingerprint),
     )
     connection.execute(update(sessions).where(*mine).values(status="active", reason=None))
@@ -69,4 +97,4 @@ def _of(app: App, environments: Collection[str]) -> tuple[Any, ...]:
 
 
 def _reason(fingerprint: str) -> str:
-    return f"its web push key {fingerprint} was removed"
+    return f"{_ITS_KEY}{fingerprint} was removed"
