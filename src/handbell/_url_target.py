@@ -16,6 +16,7 @@ from ._ip import Address, is_public, read_ip
 from .errors import HandbellError
 
 MOST_URL_CHARACTERS: Final = 2000
+_MOST_HOST_CHARACTERS: Final = 253
 
 _PORTS: Final = {"https": 443, "http": 80}
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -162,6 +163,8 @@ class UrlTarget:
     def _host(cls, url: str, host: str, *, allow_private: bool) -> str:
         address = read_ip(host)
         if address is None:
+            if len(host) > _MOST_HOST_CHARACTERS:
+                raise cls.refusal(url, "its host's name is too long", Cause.FORM)
             if not _NAME.fullmatch(host) or _NUMERIC.fullmatch(host):
                 why = f"{host} is neither a host's name in ASCII nor an address"
                 raise cls.refusal(url, why, Cause.FORM)

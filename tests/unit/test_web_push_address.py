@@ -90,6 +90,9 @@ def test_padding_makes_no_difference() -> None:
         pytest.param(_subscription(endpoint="https://bücher.example/a"), "ASCII", id="idn"),
         pytest.param(_subscription(endpoint="https://push.example.com:x/"), "not a URL", id="port"),
         pytest.param(_subscription(endpoint="https://2130706433/"), "neither", id="number-as-host"),
+        pytest.param(
+            _subscription(endpoint=f"https://{'a.' * 200}example/"), "too long", id="long-host"
+        ),
         pytest.param(_subscription(endpoint=f"{ENDPOINT}{'a' * 2000}"), "too long", id="long"),
         pytest.param(_subscription(endpoint="https://push.example.com/a b"), "escaped", id="blank"),
     ],

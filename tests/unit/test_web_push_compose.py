@@ -272,6 +272,12 @@ def test_nothing_is_told_of_what_is_shown() -> None:
         pytest.param({"url": "/a", "web": {"navigate": "/b"}}, "differ", id="navigate-differs"),
         pytest.param({"image_url": "/a", "web": {"image": "/b"}}, "differ", id="image-differs"),
         pytest.param({"expires_at": 5}, "ago", id="expired"),
+        pytest.param({"web": {"silent": True, "vibrate": 1}}, "silent", id="silent-vibrates"),
+        pytest.param(
+            {"interruption_level": "passive", "web": {"vibrate": 1}},
+            "silent",
+            id="passive-vibrates",
+        ),
     ],
 )
 def test_a_contradiction_is_refused(fields: dict[str, Any], told: str) -> None:

@@ -186,6 +186,11 @@ def _shown(notification: Notification, app: App, notification_id: str) -> dict[s
         if name != "mutable":
             _check_hatch(notification, name, value)
             shown[name] = value
+    if shown.get("silent") and "vibrate" in shown:
+        raise NotificationError(
+            "It is to be silent, and `web.vibrate` is given: no browser shows such a notification",
+            fix="Keep one of the two; `interruption_level` passive is silent as well",
+        )
     if data := _data(notification, notification_id):
         shown["data"] = data
     for place, name in _addresses(shown):
