@@ -26,7 +26,7 @@ from handbell.registry.import_sessions import (
 from handbell.registry.store import Registry
 from handbell.storage.database import Database
 
-from .test_service_sessions import subscription
+from .test_service_sessions import refuse_evil, subscription
 
 pytestmark = pytest.mark.databases
 
@@ -70,7 +70,7 @@ def imported(database_url: str) -> Iterator[Import]:
     """Yield an app without sessions."""
     with closing(Database.open(database_url)) as database:
         app = AppStore(database, Vault([Fernet.generate_key().decode()])).add("TEAM123456", "com.a")
-        yield Import(Registry(database), app)
+        yield Import(Registry(database, check_address=refuse_evil), app)
 
 
 def test_a_table_of_every_service_is_imported(imported: Import) -> None:
@@ -141,6 +141,24 @@ def test_each_bad_line_is_refused_with_its_number(imported: Import) -> None:
         assert refusal.error.fix
     assert imported.found() == {APPLES: ("g@4d.com", "apns", "ios", "active")}
     assert (imported.result.imported, imported.result.refused) == (1, 8)
+
+
+def test_a_trial_refuses_the_addresses_that_an_import_refuses(imported: Import) -> None:
+    """A host that is not sent to, and a line that has two addresses."""
+    row = f"{KEYS['p256dh']},{KEYS['auth']}"
+    text = (
+        "mail,device_token,endpoint,p256dh,auth\n"
+        f"a@4d.com,,https://evil.example/1,{row}\n"
+        f"b@4d.com,{APPLES},{BROWSER['endpoint']},{row}\n"
+        f"c@4d.com,{BROWSER['endpoint']},{BROWSER['endpoint']},{row}\n"
+    )
+    for is_trial in (True, False):
+        refused = [(one.line, one.error.what) for one in imported.take(text, is_trial=is_trial)]
+        assert refused == [
+            (2, "The host is not allowed."),
+            (3, "The line has a device token and a subscription."),
+        ]
+        assert imported.result.imported == 1
 
 
 def test_the_last_owner_in_a_file_has_the_address(imported: Import) -> None:

@@ -63,11 +63,12 @@ def app(database: Database) -> App:
 @pytest.fixture
 def registry(database: Database) -> Registry:
     """Return a registry that knows one push host."""
-    return Registry(database, check_address=_refuse_evil)
+    return Registry(database, check_address=refuse_evil)
 
 
-def _refuse_evil(address: Address, environment: str) -> None:
-    if "evil" in address.token or environment == "twin":
+def refuse_evil(address: Address, environment: str) -> None:
+    """Refuse a host, and subscriptions of the twin."""
+    if "evil" in address.token or (address.service, environment) == ("webpush", "twin"):
         raise RegistryError("The host is not allowed", fix="Allow it")
 
 

@@ -126,6 +126,8 @@ def import_sessions(
                 if isinstance(record, HandbellError):
                     raise record
                 registration, warnings = read_record(record, now=now, defaults=defaults)
+                if is_trial:
+                    registry.check(registration)
             except HandbellError as error:
                 refusals.append(Refusal(line=number, error=error))
                 continue
@@ -277,12 +279,17 @@ def _address(given: Mapping[str, Any]) -> str | Mapping[str, object]:
             raise RegistryError(
                 "The subscription is not JSON", fix="Write it as the browser's toJSON() gives it"
             ) from None
-    if subscription is not None:
-        return subscription if isinstance(subscription, Mapping) else {}
-    if given.get("endpoint"):
-        keys = {name: given.get(name) for name in ("p256dh", "auth")}
-        return {"endpoint": given["endpoint"], "keys": keys}
     token = given.get("device_token")
+    if subscription is None and given.get("endpoint"):
+        keys = {name: given.get(name) for name in ("p256dh", "auth")}
+        subscription = {"endpoint": given["endpoint"], "keys": keys}
+    if subscription is not None:
+        found = subscription if isinstance(subscription, Mapping) else {}
+        if token not in (None, "", found.get("endpoint")):
+            raise RegistryError(
+                "The line has a device token and a subscription", fix="Give each a line of its own"
+            )
+        return found
     if not isinstance(token, str) or not token.strip():
         raise RegistryError(
             "The line has no address", fix="Fill device_token, or endpoint, p256dh and auth"

@@ -28,7 +28,6 @@ from .addresses import (
 )
 from .bulk import BulkResult, register_many
 from .ownership import (
-    address_of,
     claim,
     correct,
     is_repeat,
@@ -37,7 +36,7 @@ from .ownership import (
     renew,
     repeat,
 )
-from .places import fitting
+from .places import address_of, fitting
 from .reader import SESSIONS, SessionReader, named, read_session, unknown_session
 from .registration import DeviceDescription, Registered, Registration
 from .session import (
@@ -130,7 +129,7 @@ class Registry(SessionReader):
 
         ``first`` is called in the same transaction; an error rolls back everything.
         """
-        self._check(registration)
+        self.check(registration)
         with self._database.write() as connection:
             if first is not None:
                 first(connection)
@@ -148,7 +147,7 @@ class Registry(SessionReader):
         refused: dict[int, RegistryError] = {}
         for place, registration in enumerate(registrations):
             try:
-                self._check(registration)
+                self.check(registration)
             except RegistryError as error:
                 refused[place] = error
             else:
@@ -170,7 +169,7 @@ class Registry(SessionReader):
 
         ``then`` is called in the same transaction with the session's id.
         """
-        self._check(registration)
+        self.check(registration)
         with self._database.write() as connection:
             row = claim(connection, app, registration, max_sessions=self.most_sessions)
             if then is not None:
@@ -235,7 +234,8 @@ class Registry(SessionReader):
             moved = correct(connection, session_id, about, address=wanted, at=self._milliseconds())
             return Registered(session=read_session(connection, session_id), moved=moved)
 
-    def _check(self, registration: Registration) -> None:
+    def check(self, registration: Registration) -> None:
+        """Raise RegistryError for an address that is not sent to; :meth:`admit` does as well."""
         environment = registration.about.environment or "production"
         self._check_address(registration.address, environment)
 
