@@ -108,6 +108,10 @@ OWN_REASONS: Final = {
         "the endpoint's host is not one of the push services that are used",
         "add the host to HANDBELL_WEB_PUSH_HOSTS if you trust it",
     ),
+    "OtherTwin": (
+        "the subscription is of a twin that no longer runs",
+        "open the page in the browser again, so that it subscribes anew",
+    ),
     "AddressNotAllowed": (
         "the push service's name leads to an address that is not public",
         "check the name; for a proxy that looks names up, set HANDBELL_PROXY",

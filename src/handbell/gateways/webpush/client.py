@@ -269,12 +269,13 @@ class WebPushGateway(PushClient):
         return side
 
     def _open_side(self, origin: str, environment: str) -> "_Origin | _Nowhere":
+        is_twins = environment == _TWIN
         try:
             target = self._hosts.target(f"{origin}/", environment)
         except RegistryError as error:
             detail = error.what.partition(": ")[2] or error.what
-            return _Nowhere(Refused("HostNotAllowed", Reaction.FIX_NOTIFICATION, 0, detail))
-        is_twins = environment == _TWIN
+            reason = "OtherTwin" if is_twins else "HostNotAllowed"
+            return _Nowhere(Refused(reason, Reaction.FIX_NOTIFICATION, 0, detail))
         endpoint = Endpoint(
             target.origin,
             ca_file=self._ca_file if is_twins else None,
