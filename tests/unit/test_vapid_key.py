@@ -113,6 +113,16 @@ def _mixed() -> bytes:
         pytest.param(_PKCS8.replace(b"MIGH", b"MIGG"), "damaged", id="damaged"),
         pytest.param(_mixed(), "not a VAPID key", id="mixed"),
         pytest.param("{}", "without a `privateKey`", id="empty-json"),
+        pytest.param(
+            json.dumps(
+                {
+                    "type": "service_account",
+                    "private_key": "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----\n",
+                }
+            ),
+            "service account",
+            id="googles-file",
+        ),
         pytest.param("{", "damaged", id="cut-json"),
         pytest.param('{"privateKey": 7}', "without a `privateKey`", id="json-number"),
         pytest.param(

@@ -93,10 +93,12 @@ class VapidKey:
             raise CredentialError(f"{where} is far too large for a key", fix=SOURCES)
         if not data.strip():
             raise CredentialError(f"{where} is empty", fix=SOURCES)
-        data = pem_text(data)
-        if data.lstrip()[:1] == b"{":
-            return cls._read_json(data, where)
-        return cls(private_key=_read_key(data, where))
+        # What a PEM text has escaped belongs to the JSON around it.
+        text_of_key = pem_text(data)
+        if text_of_key.lstrip()[:1] == b"{":
+            is_plain = data.lstrip()[:1] == b"{"
+            return cls._read_json(data if is_plain else text_of_key, where)
+        return cls(private_key=_read_key(text_of_key, where))
 
     @classmethod
     def _read_json(cls, data: bytes, where: str) -> Self:
@@ -104,6 +106,11 @@ class VapidKey:
             members: Any = json.loads(data)
         except (ValueError, RecursionError):
             raise CredentialError(f"{where} is damaged: it begins as JSON", fix=SOURCES) from None
+        if isinstance(members, dict) and members.get("type") == "service_account":
+            raise CredentialError(
+                f"{where} is the key file of a service account of Google's",
+                fix="Add it as what it is; it is for Android, not for browsers",
+            )
         private, public = _member(members, _PRIVATE), _member(members, _PUBLIC)
         if private is None:
             raise CredentialError(f"{where} is JSON without a `privateKey`", fix=SOURCES)
