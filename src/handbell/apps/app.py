@@ -142,7 +142,8 @@ class App:
             raise AppError(
                 f"{text!r} is not an app id",
                 fix="Write team id, dot, bundle id: TEAM123456.com.sample.myapp. An app without "
-                "Apple's has an Android package or a web origin",
+                "Apple's has an Android package or a web origin, and an id of lower-case letters, "
+                "digits and hyphens",
             )
         return cls(team_id=team_id, bundle_id=bundle_id)
 
