@@ -421,6 +421,7 @@ class System:
             self.engine.plan(app, recipients),
             describe_host=self.gateways.describe_host,
             has_token=lambda environment: self._has_token(app, environment),
+            project_of=lambda environment: self._project_of(app, environment),
             now=self.now(),
         )
 
@@ -430,6 +431,13 @@ class System:
             return not isinstance(self.apps.credential_for(app, environment), Certificate)
         except HandbellError:
             return True
+
+    def _project_of(self, app: App, environment: str) -> str | None:
+        """Return the project at Google that an app sends by there, None without a credential."""
+        try:
+            return self.apps.credential_for(app, environment, service="fcm").project_id
+        except HandbellError:
+            return None
 
     def read_notification(self, app: App, value: object) -> Notification:
         """Parse a notification, or render one of the app's templates.

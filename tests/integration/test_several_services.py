@@ -413,6 +413,8 @@ def test_the_dry_run_shows_the_request_of_each_service(stage: ServicesStage) -> 
     requests = {one.url.split("/", 3)[2]: one for one in shown if one.warning is None}
     assert set(requests) == {"api.push.apple.com", "fcm.googleapis.com", "one.push.example"}
     assert all(dict(one.headers)["authorization"].endswith("(hidden)") for one in requests.values())
+    account = stage.system.apps.credential_for(stage.app, "production", service="fcm")
+    assert f"/projects/{account.project_id}/" in requests["fcm.googleapis.com"].url
     message = json.loads(requests["fcm.googleapis.com"].payload)["message"]
     assert message["token"].startswith("android-0001:")
     assert requests["one.push.example"].limit == 3993

@@ -33,12 +33,12 @@ class PushService:
     ``push_types`` are those that it can carry, of all that a notification can have.
 
     ``origin_of`` gives the server that an address names, where addresses do: pushes to one server
-    go together, and what it refuses stops nothing elsewhere. ``ramp_seconds`` is how long traffic
-    has to take to rise from nothing to ``peak_per_second``; 0 where it may begin at once.
-    ``least_seconds`` is the shortest delay before a push is sent again, where no other is named.
-    ``device`` is what people call a device that it reaches, and ``unseen`` what to look at on one
-    that does not show what was accepted for it. ``client`` is the package with its client and its
-    composing.
+    go together, and what it refuses stops nothing elsewhere. ``accepted_status`` is the HTTP status
+    with which it accepts a push. ``ramp_seconds`` is how long traffic has to take to rise from
+    nothing to ``peak_per_second``; 0 where it may begin at once. ``least_seconds`` is the shortest
+    delay before a push is sent again, where no other is named. ``device`` is what people call a
+    device that it reaches, and ``unseen`` what to look at on one that does not show what was
+    accepted for it. ``client`` is the package with its client and its composing.
     """
 
     name: str
@@ -56,6 +56,7 @@ class PushService:
     read_address: ReadAddress
     origin_of: Callable[[str], str] | None = None
     ramp_seconds: float = 0.0
+    accepted_status: int = 200
     peak_per_second: int = 0
     least_seconds: float = 0.0
     device: str = "phone"

@@ -160,12 +160,14 @@ def preview(
     *,
     describe_host: Callable[[str, str], str],
     has_token: Callable[[str], bool],
+    project_of: Callable[[str], str | None],
     now: float,
 ) -> list[Preview]:
     """Return the exact request per target, and a warning for each recipient without one.
 
     ``describe_host`` gives the address of a push service in an environment, ``has_token`` says
-    whether the app proves itself to Apple by a provider token there, and not by a certificate.
+    whether the app proves itself to Apple by a provider token there, and not by a certificate,
+    ``project_of`` by which of Google's projects it sends there, if by any.
     Raises NotificationError when the notification cannot be sent. Nothing is stored or sent.
     """
     how: dict[str, Any] = {"app": app, "now": now, "notification_id": NO_ID}
@@ -188,8 +190,9 @@ def preview(
                 app,
                 target,
                 composed.wordings[service_of(target.gateway).name].wording_for(target.locale),
-                describe_host,
-                has_token,
+                describe_host=describe_host,
+                has_token=has_token,
+                project_of=project_of,
             )
             for target in targets
         ),
@@ -200,8 +203,10 @@ def _preview(
     app: App,
     target: Target,
     wording: Wording,
+    *,
     describe_host: Callable[[str, str], str],
     has_token: Callable[[str], bool],
+    project_of: Callable[[str], str | None],
 ) -> Preview:
     message = wording.message
     label = f"{target.mail} ({short_token(target.address)})" if target.mail else target.address
@@ -230,7 +235,7 @@ def _preview(
             body = {"message": {form: target.address, **from_json(message.payload)}}
             return replace(
                 common,
-                url=f"{host}{send_path('PROJECT')}",
+                url=f"{host}{send_path(project_of(target.environment) or 'PROJECT')}",
                 headers=(*_HIDDEN, *message.headers),
                 payload=to_json(body).decode(),
             )

@@ -114,7 +114,8 @@ def _decide(
     match outcome:
         case Accepted():
             moved = environment if tried is not None else None
-            return Decision("sent", status=200, unique_id=outcome.unique_id, moves_to=moved)
+            status = service.accepted_status
+            return Decision("sent", status=status, unique_id=outcome.unique_id, moves_to=moved)
         case DeviceGone():
             return _decide_gone(outcome, service)
         case RetryLater() | LostVerdict() | Unknown():

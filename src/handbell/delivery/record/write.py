@@ -11,6 +11,7 @@ from handbell.delivery.events import Event, SessionClosed, SessionQuarantined
 from handbell.delivery.policy.retry import SERVICE_DOWN
 from handbell.delivery.queue.shards import SHARDS, count_uncome
 from handbell.delivery.webhooks.store import store_calls
+from handbell.services.table import SERVICES
 from handbell.storage.bulk import Columns, upsert_rows
 from handbell.storage.database import Database
 from handbell.storage.lists import each, in_list
@@ -37,18 +38,17 @@ _CHANGED: Final = {
 }
 _SENT: Final = {
     "state": "sent",
-    "status": 200,
     "attempts": 1,
     "is_repeat": False,
 }
 _SENT_KEY: Final = ("notification_id", "gateway", "environment", "urgency")
-_SENT_REPLACED: Final = ("environment", "sent_at", "finished_at")
+_SENT_REPLACED: Final = ("status", "environment", "sent_at", "finished_at")
 _SENT_CHANGED: Final = {
     "state": "'sent'",
-    "status": "200",
     **dict.fromkeys(("reason", "detail", "begun_at", "due_at", "worker_id"), "NULL"),
     "attempts": "deliveries.attempts + 1",
 }
+_OK: Final = 200
 _FEW: Final = 20
 """Up to so many pushes of a notification are written in one statement with those of others."""
 
@@ -140,16 +140,21 @@ def is_true(event: Event, kept: Collection[int]) -> bool:
 
 
 def _write_sent(connection: Connection, sent: Sent, now: int) -> None:
-    few: list[tuple[int, str, str, int, int]] = []
+    few: list[tuple[int, str, str, int, int, int]] = []
     for key, numbers in sent.items():
         if len(numbers) > _FEW:
-            same = dict(zip(_SENT_KEY, key, strict=True))
+            same = dict(zip(_SENT_KEY, key, strict=True)) | {"status": _accepted_status(key)}
             _upsert_sent(connection, {"number": numbers}, same, now)
         else:
-            few += [(*key, number) for number in numbers]
+            few += [(*key, _accepted_status(key), number) for number in numbers]
     if few:
-        names = (*_SENT_KEY, "number")
+        names = (*_SENT_KEY, "status", "number")
         _upsert_sent(connection, dict(zip(names, zip(*few, strict=True), strict=True)), {}, now)
+
+
+def _accepted_status(key: SentKey) -> int:
+    service = SERVICES.get(key[1])
+    return _OK if service is None else service.accepted_status
 
 
 def _upsert_sent(

@@ -19,6 +19,7 @@ SERVICE: Final = PushService(
     token_reasons=TOKEN_REASONS,
     fixes=FIXES,
     back_off=BACK_OFF,
+    accepted_status=201,
     max_payload_bytes=MAX_PLAINTEXT_BYTES,
     push_types=frozenset({"alert"}),
     read_address=read_address,
