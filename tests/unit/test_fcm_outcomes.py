@@ -113,13 +113,13 @@ TABLE: list[Any] = [
     pytest.param(
         401,
         error(401, "UNAUTHENTICATED", fcm="THIRD_PARTY_AUTH_ERROR"),
-        (Refused, "THIRD_PARTY_AUTH_ERROR", Reaction.FIX_CONFIGURATION),
+        (Refused, "THIRD_PARTY_AUTH_ERROR", Reaction.FIX_NOTIFICATION),
         id="third-party",
     ),
     pytest.param(
         401,
         error(401, "UNAUTHENTICATED", fcm="APNS_AUTH_ERROR"),
-        (Refused, "APNS_AUTH_ERROR", Reaction.FIX_CONFIGURATION),
+        (Refused, "APNS_AUTH_ERROR", Reaction.FIX_NOTIFICATION),
         id="third-party-by-its-older-name",
     ),
     pytest.param(

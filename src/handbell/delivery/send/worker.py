@@ -41,7 +41,7 @@ from handbell.delivery.work.in_flight import InFlight, Item
 from handbell.delivery.work.rate_shares import SHARE_SECONDS, RateShares
 from handbell.delivery.work.release_log import ReleaseLog, SessionSnapshot
 from handbell.delivery.work.routes import Routes
-from handbell.errors import StorageError
+from handbell.errors import QueueUnavailableError, StorageError
 from handbell.storage.shared_buckets import SharedBuckets
 from handbell.storage.signals import Kind
 from handbell.storage.storage_retry import StorageRetry, stopped
@@ -378,7 +378,8 @@ class Worker:
             try:
                 took = await self._turn_of_work()
             except StorageError as error:
-                _log.warning("Database unavailable: %s", error)
+                what = "Broker" if isinstance(error, QueueUnavailableError) else "Database"
+                _log.warning("%s unavailable: %s", what, error)
                 await asyncio.sleep(self.storage_retry.pause)
             except Exception:  # noqa: BLE001 - one turn must not end the worker
                 _log.exception("Worker iteration failed; continuing")

@@ -70,14 +70,15 @@ REASONS: Final = MappingProxyType(
                 "THIRD_PARTY_AUTH_ERROR",
                 401,
                 "the APNs key or the web push key in the Firebase project is not valid",
-                _FIX_CONFIGURATION,
+                # It is about the project's way to iPhones or browsers; Android phones are reached.
+                _FIX_NOTIFICATION,
                 "check the APNs key and the web push certificate in the Firebase console",
             ),
             Reason(
                 "APNS_AUTH_ERROR",
                 401,
                 "the APNs key in the Firebase project is not valid",
-                _FIX_CONFIGURATION,
+                _FIX_NOTIFICATION,
                 "check the APNs key in the Firebase console",
             ),
             Reason(
