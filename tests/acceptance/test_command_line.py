@@ -556,7 +556,9 @@ def test_nothing_goes_on_by_itself_where_no_worker_runs(ready: Shell) -> None:
     away.run("session", "add", "ada@4d.com", "ab" * 32)
     one = away.run("send", "ada@4d.com", "--title", "x")
     everybody = away.run("send", "--all", "--title", "x")
-    assert "It is stored and waits to go out" in everybody.out
+    # On a slow machine the outage is probed by it, and it is held for that.
+    waits = ("It is stored and waits to go out", "ServiceDown")
+    assert any(words in everybody.out for words in waits)
     number = one.out.partition("Id: ")[2].split()[0]
     for ended in (
         one,

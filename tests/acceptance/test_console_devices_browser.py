@@ -167,7 +167,8 @@ def test_it_arrives_on_each_device(page: Page, device: str, made: str) -> None:
     page.locator(".devices").get_by_text(device, exact=True).click()
     expect(page.locator("#virtual-phone")).to_contain_text("Nothing has arrived yet")
     page.get_by_label("Address of the test").fill("test@4d.com")
-    page.get_by_role("button", name="Send a test").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Send a test").click()
     page.locator(".devices").get_by_text(device, exact=True).click()
     expect(page.locator("#virtual-phone")).to_contain_text(f"To the {device}")
     page.locator("#virtual-phone").get_by_role("button", name=re.compile("Open")).first.click()
