@@ -144,15 +144,19 @@ def begin(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "made"),
+    ("device", "service", "made"),
     [
-        ("iPhone", "Make a virtual phone"),
-        ("Android", "Make a virtual Android phone"),
-        ("Browser", "Make a virtual browser"),
+        ("iPhone", "apns", "Make a virtual phone"),
+        ("Android", "fcm", "Make a virtual Android phone"),
+        ("Browser", "webpush", "Make a virtual browser"),
     ],
+    ids=["iPhone", "Android", "Browser"],
 )
-def test_it_arrives_on_each_device(page: Page, device: str, made: str) -> None:
-    """The tab shows the device, what it leaves out, and the virtual one where a test arrives."""
+def test_it_arrives_on_each_device(page: Page, device: str, service: str, made: str) -> None:
+    """The tab shows the device, what it leaves out, and the virtual one where a test arrives.
+
+    It stays chosen when the test was sent.
+    """
     begin(page)
     page.get_by_label("Title", exact=True).fill(f"To the {device}")
     page.get_by_label("Subtitle", exact=True).fill("Aside")
@@ -167,10 +171,10 @@ def test_it_arrives_on_each_device(page: Page, device: str, made: str) -> None:
     page.locator(".devices").get_by_text(device, exact=True).click()
     expect(page.locator("#virtual-phone")).to_contain_text("Nothing has arrived yet")
     page.get_by_label("Address of the test").fill("test@4d.com")
-    with page.expect_navigation():
-        page.get_by_role("button", name="Send a test").click()
-    page.locator(".devices").get_by_text(device, exact=True).click()
-    expect(page.locator("#virtual-phone")).to_contain_text(f"To the {device}")
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.locator(".devices").get_by_label(device, exact=True)).to_be_checked()
+    shown = page.locator(f"#virtual-phone[data-live*='service={service}']")
+    expect(shown).to_contain_text(f"To the {device}")
     page.locator("#virtual-phone").get_by_role("button", name=re.compile("Open")).first.click()
     # Android takes a notification away when it is tapped.
     left = "Nothing has arrived yet" if device == "Android" else "Opened"

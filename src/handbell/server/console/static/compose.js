@@ -66,6 +66,14 @@ function choose() {
   drawn();
 }
 
+/** Go on to show the device that was shown before the page was put anew. */
+function chooseAgain(device) {
+  const there = beside().querySelector(`[name=device][value="${device}"]`);
+  if (!there || there.checked) return;
+  there.checked = true;
+  choose();
+}
+
 /** Let the preview show each language that is written. */
 function offerLanguages(languages) {
   const choice = document.getElementById("preview-language");
@@ -247,7 +255,7 @@ function put(html, draftKey, sent = new Map(), pressed = null) {
     complain(page);
     return;
   }
-  const [late, place] = [written(form), placeOf(form, sent, pressed)];
+  const [late, place, device] = [written(form), placeOf(form, sent, pressed), form && chosenDevice()];
   document.title = page.title;
   main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);
   main.dataset.draft = draftKey;
@@ -258,6 +266,7 @@ function put(html, draftKey, sent = new Map(), pressed = null) {
   ready(main);
   document.dispatchEvent(new Event("handbell:shown"));
   if (form) carryOn(form, sent, late);
+  if (form) chooseAgain(device);
   if (form && goOn(place)) return;
   (main.querySelector("[data-focus], [data-added]") ?? main).focus();
   scrollTo({ top: 0 });

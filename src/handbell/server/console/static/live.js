@@ -42,8 +42,8 @@ async function look(id) {
     const page = parsed(await answer.text());
     const fresh = page.getElementById(id);
     const now = document.getElementById(id);
-    // Somebody may have pressed a button meanwhile: then the next look is right.
-    if (fresh && now === current) {
+    // Somebody may have pressed a button or chosen another device meanwhile: the next look is right.
+    if (fresh && now === current && current.dataset.live === url) {
       tags.set(url, answer.headers.get("ETag"));
       for (const other of (current.dataset.also ?? "").split(" ")) {
         const [there, here] = [page.getElementById(other), document.getElementById(other)];
