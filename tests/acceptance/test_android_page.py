@@ -131,8 +131,11 @@ def test_a_channel_is_blocked_on_the_phone(page: Page, stand: Stand) -> None:
 
 def test_data_alone_is_in_the_inspector_alone(page: Page, stand: Stand) -> None:
     """A message of data goes to the app's code: the inspector shows it, the phone nothing."""
+    requests = page.locator(".request")
+    before = requests.count()
     stand.post({"token": stand.phone.token, "data": {"sync": "orders"}})
-    row = page.locator(".request").first
+    expect(requests).to_have_count(before + 1)
+    row = requests.first
     expect(row).to_have_attribute("data-what", "silent")
     row.locator(".row").click()
     expect(page.locator(".details pre")).to_contain_text('"sync": "orders"')
