@@ -19,6 +19,7 @@ from .link import Link
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 _COME_UP_SECONDS: Final = 15.0
+_TRACEBACK: Final = "Traceback (most recent call last)"
 
 
 class Node:
@@ -113,6 +114,7 @@ class Node:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
         return "\n".join(lines[-15:])
 
-    def tracebacks(self) -> int:
-        """Return how many tracebacks it wrote."""
-        return self._log.read_text(errors="replace").count("Traceback (most recent call last)")
+    def tracebacks(self) -> list[str]:
+        """Return what stands around each traceback that it wrote."""
+        before, *after = self._log.read_text(errors="replace").split(_TRACEBACK)
+        return [f"{before[-300:]}{_TRACEBACK}{one[:3000]}" for one in after]

@@ -374,7 +374,8 @@ class FleetChaos:
             if (code := node.stop()) != 0:
                 self.figures.problems.append(f"{node.name} ended with {code}:\n{node.last_words()}")
             if tracebacks := node.tracebacks():
-                self.figures.problems.append(f"{node.name} wrote {tracebacks} tracebacks")
+                told = f"{node.name} wrote {len(tracebacks)} tracebacks, first:\n{tracebacks[0]}"
+                self.figures.problems.append(told)
 
     def _stop_all(self) -> None:
         for node in self._nodes:
