@@ -129,7 +129,8 @@ class NatsWorkQueue:
 
     async def extend(self, worker: int) -> bool:
         """Tell the broker that everything is still worked on, then beat."""
-        await self._broker.extend(lot.message for lot in self._lots)
+        # A copy: work is taken and settled while the broker is told.
+        await self._broker.extend([lot.message for lot in self._lots])
         if not await self._threads.run(self._workers.beat, worker):
             # Their rows were given to others, and so are the messages once nobody extends them.
             self._forget()
