@@ -23,7 +23,7 @@ HOUR = 3600
 @pytest.fixture
 def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
     """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path, database_url, request_timeout=2) as scene:
+    with open_scene(tmp_path, database_url, request_timeout=5) as scene:
         yield scene
 
 
