@@ -8,8 +8,7 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -96,7 +95,7 @@ def _engine_rounds(
 
 
 def _tell(name: str, rounds: list[list[Result]]) -> None:
-    figures = {
+    figures: dict[str, Callable[[Result], float]] = {
         "pushes/s": lambda result: result.pushes / result.seconds,
         "CPU us": lambda result: result.cpu_seconds / result.pushes * 1e6,
         "peak MiB": lambda result: result.peak_bytes / MEBIBYTE,
@@ -107,7 +106,9 @@ def _tell(name: str, rounds: list[list[Result]]) -> None:
         ratios = [pair[1] / pair[0] if pair[0] else 0 for pair in pairs]
         each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         middle = statistics.median(ratios)
-        print(f"| {name}, {unit} | {other:,.1f} | {this:,.1f} | {middle:.2f} | {each} |", flush=True)
+        print(
+            f"| {name}, {unit} | {other:,.1f} | {this:,.1f} | {middle:.2f} | {each} |", flush=True
+        )
 
 
 def _text(job: Job) -> str:
@@ -117,4 +118,4 @@ def _text(job: Job) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

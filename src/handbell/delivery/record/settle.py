@@ -413,8 +413,9 @@ class Settlement:
         is_probe = any(map(ticket.is_probe, places[:1]))
         if not (sent := ticket.end(places)):
             return
-        by_notification = _by_notification(ticket, sent)
-        for composed, numbers in by_notification:
+        by_notification, items = ticket.by_notification(sent), ticket.items
+        for composed, mine in by_notification:
+            numbers = [items[place].number for place in mine]
             key = (composed.row, gateway, push_batch.environment, composed.urgency)
             batch.sent.setdefault(key, []).extend(numbers)
             if not ticket.is_page and composed.is_of_its_kind(gateway):
@@ -426,17 +427,3 @@ class Settlement:
         if self._hooks:
             ids = tuple(dict.fromkeys(composed.id for composed, _ in by_notification))
             events.append(sent_event(push_batch, ids, len(sent), self._now()))
-
-
-def _by_notification(ticket: Ticket, places: Iterable[int]) -> list[tuple[Composed, list[int]]]:
-    """Return the numbers of deliveries, grouped by adjacent ones of a notification."""
-    of, items = ticket.composed, ticket.items
-    found: list[tuple[Composed, list[int]]] = []
-    last: Composed | None = None
-    for place in places:
-        composed = of[place]
-        if composed is not last:
-            last, numbers = composed, list[int]()
-            found.append((composed, numbers))
-        numbers.append(items[place].number)
-    return found

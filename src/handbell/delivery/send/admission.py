@@ -5,10 +5,8 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
-    Iterator,
     Sequence,
 )
-from itertools import groupby
 from typing import Final
 
 from handbell.delivery.delivery import State  # noqa: TC001 - not worth a block
@@ -55,7 +53,7 @@ class Admission:
                 self._book.hold_all(ticket, places, "AppDisabled", until)
                 return
             ready: list[int] = []
-            for composed, mine in _by_notification(ticket, places):
+            for composed, mine in ticket.by_notification(places):
                 if rules.cap is not None and ready:
                     yield ready
                     ready = []
@@ -81,8 +79,8 @@ class Admission:
         return kept
 
     async def _sort(
-        self, ticket: Ticket, composed: Composed, places: list[int], rules: AppRules
-    ) -> list[int]:
+        self, ticket: Ticket, composed: Composed, places: Sequence[int], rules: AppRules
+    ) -> Sequence[int]:
         """Return the admitted deliveries of one notification."""
         now = self._now()
         if composed.is_cancelled or composed.is_expired(now):
@@ -135,13 +133,6 @@ class Admission:
                     capped.append(place)
             app_state.cap_in_flight.free_unused((user, row) for user in allowed)
         return ready, capped
-
-
-def _by_notification(ticket: Ticket, places: Iterable[int]) -> Iterator[tuple[Composed, list[int]]]:
-    """Yield adjacent deliveries by notification."""
-    for _, mine in groupby(places, lambda place: id(ticket.composed[place])):
-        together = list(mine)
-        yield ticket.composed[together[0]], together
 
 
 def waits_of(

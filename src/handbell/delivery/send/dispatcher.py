@@ -19,7 +19,7 @@ from handbell.delivery.work.in_flight import InFlight, Item, Ticket
 from handbell.delivery.work.push_batch import PushBatch, Way, ways_of
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.delivery.work.routes import Route
-from handbell.errors import NotificationError, StoppedError
+from handbell.errors import StoppedError
 from handbell.services.table import service_of
 
 from .admission import Admission
@@ -159,21 +159,20 @@ class Dispatcher:
 
     def _carried(self, ticket: Ticket, places: Sequence[int]) -> Sequence[int]:
         """Return the deliveries that their push services can carry; end the others."""
-        of, items = ticket.composed, ticket.items
-        known: dict[tuple[int, str], NotificationError | None] = {}
-        for place in places:
-            composed, gateway = of[place], items[place].gateway
-            if (composed.row, gateway) not in known:
-                known[composed.row, gateway] = composed.refusal(gateway)
-        if not any(known.values()):
-            return places
+        items = ticket.items
         kept: list[int] = []
-        for place in places:
-            error = known[of[place].row, items[place].gateway]
-            if error is None:
-                kept.append(place)
-            else:
-                self._book.end(ticket, place, "cancelled", NOT_FOR_SERVICE, detail=error.what)
+        for composed, mine in ticket.by_notification(places):
+            gateways = {items[place].gateway for place in mine}
+            refusals = {gateway: composed.refusal(gateway) for gateway in gateways}
+            if not any(refusals.values()):
+                kept += mine
+                continue
+            for place in mine:
+                error = refusals[items[place].gateway]
+                if error is None:
+                    kept.append(place)
+                else:
+                    self._book.end(ticket, place, "cancelled", NOT_FOR_SERVICE, detail=error.what)
         return kept
 
     async def _send_along(self, ticket: Ticket, way: Way, ready: Sequence[int]) -> None:

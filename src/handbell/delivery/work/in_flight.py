@@ -100,6 +100,21 @@ class Ticket:
         """The places of all its deliveries."""
         return range(len(self._states))
 
+    def by_notification(self, places: Sequence[int]) -> list[tuple[Composed, Sequence[int]]]:
+        """Return deliveries, at least one, grouped by adjacent ones of a notification."""
+        of = self.composed
+        if self.is_page:
+            return [(of[0], places)]
+        found: list[tuple[Composed, Sequence[int]]] = []
+        last: Composed | None = None
+        for place in places:
+            composed = of[place]
+            if composed is not last:
+                last, mine = composed, list[int]()
+                found.append((composed, mine))
+            mine.append(place)
+        return found
+
     def is_waiting(self, place: int) -> bool:
         """Return whether a delivery may not go yet."""
         return self._states[place] == _WAITING
