@@ -1,17 +1,29 @@
 """A connection that is lost at its COMMIT: what was committed counts, and is not done again."""
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Any, Final
 
+import psycopg
 import pytest
 from bench.postgresql import PostgresServer
 from sqlalchemy import insert, select
+from sqlalchemy.engine import make_url
 
-from handbell.errors import StorageError
+from handbell.errors import DatabaseUnavailableError, HandbellError, StoppedError, StorageError
+from handbell.storage.connections import Quick, driver_of
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind, Signal
 from handbell.storage.tables import installation
 
 _COMMIT: Final = b"COMMIT\0"
@@ -107,7 +119,10 @@ def _write(database: Database, *, is_quick: bool) -> None:
     if is_quick:
         with database.quick_write() as driver:
             quick: Any = driver
-            quick.execute("INSERT INTO installation (name, value) VALUES ('lost', 'commit')")
+            quick.execute(
+                "INSERT INTO installation (name, value) VALUES ('lost', 'commit')"
+                " ON CONFLICT DO NOTHING"
+            )
     else:
         with database.write() as connection:
             connection.execute(insert(installation).values(name="lost", value="commit"))
@@ -141,3 +156,38 @@ def test_what_was_not_committed_is_a_failure(postgresql: PostgresServer, *, is_q
         assert _written(database) == []
         _write(database, is_quick=is_quick)
         assert _written(database) == ["commit"]
+
+
+_END_ME: Final = "SELECT pg_terminate_backend(pg_backend_pid())"
+_END_ALL: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+
+
+def _lose(use: Callable[[], AbstractContextManager[Quick]], *, is_noticed: bool = True) -> None:
+    with use() as connection:
+        driver: Any = driver_of(connection)
+        with nullcontext() if is_noticed else suppress(psycopg.Error):
+            driver.execute(_END_ME)
+        raise StoppedError("this caller has no more use for it")
+
+
+def test_a_lost_connection_is_told_to_its_user_and_to_nobody_else(
+    postgresql: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever used it gets an error; no traceback is logged, and the next one gets another."""
+    with postgresql.database() as url, closing(Database(url)) as database:
+        uses: list[Callable[[], AbstractContextManager[Quick]]] = [
+            database.read,
+            database.write,
+            database.quick_read,
+            database.quick_write,
+        ]
+        for use in uses:
+            with pytest.raises(DatabaseUnavailableError):
+                _lose(use)
+            with pytest.raises(HandbellError):
+                _lose(use, is_noticed=False)
+            _write(database, is_quick=True)
+            postgresql.execute(_END_ALL.format(make_url(url).database))
+            database.signals.send([Signal(Kind.WORK)])
+            assert _written(database) == ["commit"]
+    assert [one for one in caplog.records if one.exc_info or one.levelno > logging.WARNING] == []

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, text
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DataError,
@@ -29,6 +29,8 @@ from handbell.errors import (
     SettingsError,
     StorageError,
 )
+
+from .connections import make_pool
 
 DRIVER: Final = "postgresql+psycopg"
 """How SQLAlchemy names psycopg 3."""
@@ -85,10 +87,9 @@ def make_engine(url: URL) -> Engine:
     What the query of the URL says comes before what is chosen here.
     """
     chosen = {name: value for name, value in _CONNECT.items() if name not in url.query}
-    engine = create_engine(
+    engine = make_pool(
         url,
         connect_args=chosen,
-        hide_parameters=True,
         pool_size=POOL_SIZE,
         max_overflow=MOST_CONNECTIONS - POOL_SIZE,
         # Those that are seldom needed are the ones that a server or a pooler closes.

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -23,7 +23,7 @@ from handbell.errors import (
     StorageError,
 )
 
-from .connections import driver_of
+from .connections import driver_of, make_pool
 from .folders import storage_error
 from .migrations import HEAD, OLDEST, VERSION_TABLE
 from .tables import metadata
@@ -119,9 +119,7 @@ def locked(name: str, wait: float) -> DatabaseLockedError:
 def make_engine(url: URL, *, wait: float) -> Engine:
     """Return an engine over a file; a lock is waited for ``wait`` seconds."""
     # One connection per concurrent thread; the whole process shares them.
-    engine = create_engine(
-        url, connect_args={"timeout": wait}, hide_parameters=True, max_overflow=-1
-    )
+    engine = make_pool(url, connect_args={"timeout": wait}, max_overflow=-1)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
     return engine
