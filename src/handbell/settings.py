@@ -100,8 +100,9 @@ class Settings(BaseSettings):
     )
     secret_key: Annotated[SecretStr, AfterValidator(values.fernet_keys)] | None = Field(
         default=None,
-        description="Fernet keys that seal credentials, separated by commas: the first seals, "
-        "all open. Without it: secret.key in the home folder, made at first use.",
+        description="Fernet keys that seal credentials, separated by commas: all open, the "
+        "installation's seals; handbell db reseal makes the first one that. Without it: "
+        "secret.key in the home folder, made at first use.",
     )
     app: str | None = Field(
         default=None,

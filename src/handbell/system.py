@@ -17,6 +17,7 @@ from handbell.apps.app_services import services_of
 from handbell.apps.checkup import Finding, check_credentials, check_web_push
 from handbell.apps.credential_kinds import KINDS, Credential, kind_of
 from handbell.apps.installation_key import InstallationKey
+from handbell.apps.reseal import Resealer
 from handbell.apps.store import AppStore, StoredCredential
 from handbell.apps.templates import TemplateStore
 from handbell.apps.vault import Vault
@@ -154,12 +155,15 @@ class System:
     @cached_property
     def vault(self) -> Vault:
         """Return the vault, which encrypts credentials: with the installation's key alone."""
-        return Vault.open(self.settings, before_seal=self._check_key)
+        return Vault.open(self.settings, find_note=self._find_note)
 
     @cached_property
     def installation_key(self) -> InstallationKey:
         """Return what tells whether this machine has the installation's secret key."""
         return InstallationKey(self.database, Vault.open(self.settings))
+
+    def _find_note(self) -> bytes:
+        return self.installation_key.note()
 
     def _check_key(self) -> None:
         self.installation_key.check_once()
@@ -168,6 +172,11 @@ class System:
     def apps(self) -> AppStore:
         """Return the store of apps and their credentials."""
         return AppStore(self.database, self.vault, now=self.now, clock=self.clock)
+
+    @property
+    def resealer(self) -> Resealer:
+        """Return what replaces the installation's secret key."""
+        return Resealer(self.database, self.vault, self.installation_key)
 
     @cached_property
     def api_keys(self) -> ApiKeyStore:
@@ -293,7 +302,13 @@ class System:
     @cached_property
     def presence(self) -> Presence:
         """Return this process's row among the nodes."""
-        return Presence(self.database, kind=self._node_kind, figures=self._figures, now=self.now)
+        return Presence(
+            self.database,
+            kind=self._node_kind,
+            figures=self._figures,
+            secret_keys=self.installation_key.follow,
+            now=self.now,
+        )
 
     def run_as(self, kind: NodeKind) -> None:
         """Be a node of a kind, which counts what it does; call it before anything is sent.

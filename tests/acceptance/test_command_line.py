@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.preloaded import COMMAND, preloaded
@@ -709,3 +710,26 @@ def test_a_worker_without_the_extra_works_and_does_not_speak_of_it(
     )
     assert (run.returncode, "works on" in run.stdout) == (0, True)
     assert run.stderr == ""
+
+
+def test_the_secret_key_is_changed_by_a_command(shell: Shell, template: Path) -> None:
+    """With the new key in front it says how much was sealed again, and what to remove then."""
+    shutil.copytree(template / "home", shell.home)
+    file = shell.home / "secret.key"
+    old, new = file.read_text(), Fernet.generate_key().decode()
+    only = shell.run("db", "reseal")
+    assert (only.code, "0 secrets" in only.out, "has no other key" in only.out) == (0, True, True)
+    file.write_text(f"{new}\n{old}")
+    done = shell.run("db", "reseal")
+    assert (done.code, "1 secret of" in done.out, "remove the others" in done.out) == (
+        0,
+        True,
+        True,
+    )
+    assert new not in done.out
+    file.write_text(new)
+    told = json.loads(shell.run("db", "reseal", "--json").out)
+    assert (told["resealed"], told["opened"], told["others"], told["lost"]) == (0, 1, [], {})
+    file.write_text(old)
+    refused = shell.run("db", "reseal")
+    assert (refused.code, "is not the installation's" in refused.err) == (2, True)

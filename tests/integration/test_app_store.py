@@ -391,16 +391,6 @@ def test_a_credential_is_removed_once(store: AppStore, app: App) -> None:
         store.remove_credential(app, "ABC123DEFG")
 
 
-def test_the_secret_key_can_be_changed(store: AppStore, app: App, database: Database) -> None:
-    """After resealing the new key alone opens everything; before, it opens nothing."""
-    key = make_key()
-    store.add_credential(app, key)
-    with pytest.raises(CredentialError, match="another key"):
-        AppStore(database, Vault([NEW])).credential_for(app, "production")
-    assert AppStore(database, Vault([NEW, OLD])).reseal() == 1
-    assert AppStore(database, Vault([NEW])).credential_for(app, "production") == key
-
-
 def test_a_credential_put_in_place_of_another_is_noticed(
     store: AppStore, app: App, database: Database
 ) -> None:

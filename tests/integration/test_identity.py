@@ -274,7 +274,7 @@ OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
 
 
 def test_an_identity_key_is_sealed(database: Database) -> None:
-    """It does not stand in the database, is not returned, and is resealed with the others."""
+    """It does not stand in the database, is not returned, and opens with its key alone."""
     app = AppStore(database, Vault([OLD])).add("TEAM123456", "com.sample.myapp")
     store = IdentityStore(database, Vault([OLD]))
     set_to = store.set(app, proof="token", identity_key=SECRET, store_url="https://example.com/a")
@@ -282,12 +282,11 @@ def test_an_identity_key_is_sealed(database: Database) -> None:
     with database.read() as connection:
         row = str(connection.execute(select(apps_table)).one())
     assert SECRET not in row
-    assert AppStore(database, Vault([NEW, OLD])).reseal() == 1
     token = jwt.encode({"aud": app.id}, SECRET, algorithm="HS256")
     with pytest.raises(IdentityError, match="no claim"):
-        IdentityStore(database, Vault([NEW])).check(app, token)
-    with pytest.raises(CredentialError):
         store.check(app, token)
+    with pytest.raises(CredentialError):
+        IdentityStore(database, Vault([NEW])).check(app, token)
 
 
 def _private() -> str:

@@ -137,17 +137,6 @@ def test_an_older_installation_notes_the_key_that_opens_its_secrets(
         machines.start(key)
 
 
-def test_a_key_is_replaced_step_by_step(machines: Machines) -> None:
-    """With the new one in front a start notes it: from then on a machine without it is told."""
-    machines.start(OLD)
-    machines.start(OLD, NEW)
-    machines.start(OLD)
-    machines.start(NEW, OLD)
-    with pytest.raises(SettingsError):
-        machines.start(OLD)
-    machines.start(NEW)
-
-
 def test_a_key_that_is_lost_is_replaced_on_purpose(machines: Machines) -> None:
     """Accepting this machine's key lets it start; what the lost one sealed stays closed."""
     machines.add_key(OLD)

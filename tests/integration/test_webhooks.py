@@ -18,6 +18,8 @@ from tests.scene import open_scene
 from tests.stored import stored_in
 
 from handbell.apps.app import App
+from handbell.apps.installation_key import InstallationKey
+from handbell.apps.reseal import Resealer
 from handbell.apps.store import AppStore
 from handbell.apps.vault import Vault
 from handbell.delivery.events import (
@@ -617,7 +619,8 @@ def test_secrets_survive_a_change_of_the_secret_key(house: House, receiver: Rece
     assert replace(house, vault=Vault([new])).send() == 1
     assert receiver.calls == []
     assert "another key" in house.calls()[0]["last_reason"]
-    assert AppStore(house.database, Vault([new, KEY])).reseal() == 1
+    both = Vault([new, KEY])
+    Resealer(house.database, both, InstallationKey(house.database, both)).run()
     house.clock.now += 120
     assert replace(house, vault=Vault([new])).send() == 1
     (call,) = receiver.calls

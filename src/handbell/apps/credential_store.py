@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, cast, overload
 
-from sqlalchemy import Column, Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from handbell.errors import (
@@ -23,8 +23,8 @@ from handbell.services.table import SERVICES
 from handbell.services.webpush.credential import VapidKey
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
-from handbell.storage.tables import SEALED, circuits, credentials
 from handbell.storage.tables import apps as apps_table
+from handbell.storage.tables import circuits, credentials
 
 from . import subscriptions
 from .app import App
@@ -323,23 +323,6 @@ class CredentialStore:
             except HandbellError as error:
                 wrong[row["key_id"]] = error
         return wrong
-
-    def reseal(self) -> int:
-        """Re-encrypt every secret with the vault's first key and return their number.
-
-        These are the credentials, the identity keys, the keys sent along by unregistered apps,
-        and the secrets of webhooks. After this the vault's other keys can be removed.
-        """
-        with self._write() as connection:
-            return sum(self._reseal(connection, column) for column in SEALED)
-
-    def _reseal(self, connection: Connection, column: Column[bytes]) -> int:
-        table = column.table
-        rows = connection.execute(select(table.c.id, column).where(column.is_not(None))).all()
-        for row, sealed in rows:
-            values = {column.name: self._vault.reseal(sealed)}
-            connection.execute(update(table).where(table.c.id == row).values(values))
-        return len(rows)
 
     def _unpacked(self, app: App, row: RowMapping) -> Credential:
         credential = self._opened.get(row["sealed"])

@@ -1,5 +1,6 @@
 """The vault: encrypts credentials with a key that is not in the database."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,13 +17,15 @@ from handbell.storage.folders import private_folder, storage_error
 
 KEY_FILE: Final = "secret.key"
 _OTHERS: Final = 0o077
+_NAME_DIGITS: Final = 8
 
 
 class Vault:
-    """Encrypts and decrypts bytes. The first key encrypts, every key decrypts.
+    """Encrypts and decrypts bytes. Every key decrypts; the first encrypts, or the installation's.
 
     Create it with :meth:`open`. Neither its repr nor its errors contain a key; ``origin`` says
-    their source. ``before_seal`` is called before each encryption and may refuse it.
+    their source. ``find_note`` is called before each encryption and returns a text that the key to
+    use has sealed; it may refuse.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class Vault:
         keys: Sequence[str | bytes],
         *,
         origin: str = "the given key",
-        before_seal: Callable[[], None] = lambda: None,
+        find_note: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         try:
             fernets = [Fernet(key) for key in keys]
@@ -41,16 +44,18 @@ class Vault:
                 f"There is no usable key in {origin}",
                 fix="Put back the key that was there; a new one cannot open what is sealed",
             )
-        self._first = fernets[0]
+        self._fernets = dict(zip(map(_name_of, keys), fernets, strict=True))
         self._fernet = MultiFernet(fernets)
-        self._before_seal = before_seal
+        self._find_note = find_note
         self.origin = origin
 
     def __repr__(self) -> str:
         return f"Vault(origin={self.origin!r})"
 
     @classmethod
-    def open(cls, settings: Settings, *, before_seal: Callable[[], None] = lambda: None) -> Self:
+    def open(
+        cls, settings: Settings, *, find_note: Callable[[], bytes | None] = lambda: None
+    ) -> Self:
         """Return the vault of the settings: ``secret_key``, else ``secret.key`` in the home folder.
 
         The file is created atomically with mode 600 at first use, even when several processes
@@ -59,19 +64,35 @@ class Vault:
         """
         if settings.secret_key is not None:
             keys = secret_keys(settings.secret_key)
-            return cls(keys, origin="HANDBELL_SECRET_KEY", before_seal=before_seal)
+            return cls(keys, origin="HANDBELL_SECRET_KEY", find_note=find_note)
         path = settings.home / KEY_FILE
         try:
             if not path.exists():
                 _make(path)
-            return cls(_read(path), origin=str(path), before_seal=before_seal)
+            return cls(_read(path), origin=str(path), find_note=find_note)
         except OSError as error:
             raise storage_error(error, path) from error
 
+    @property
+    def names(self) -> list[str]:
+        """Return what the keys are called in messages, the first one first; no key can be told."""
+        return [*self._fernets]
+
+    def key_of(self, sealed: bytes) -> str | None:
+        """Return the name of the key that has encrypted it, None for another vault's."""
+        for name, fernet in self._fernets.items():
+            with suppress(InvalidToken):
+                fernet.decrypt(sealed)
+                return name
+        return None
+
     def seal(self, plain: bytes) -> bytes:
-        """Encrypt with the first key."""
-        self._before_seal()
-        return self._fernet.encrypt(plain)
+        """Encrypt with the key of the note, by default the first one."""
+        note = self._find_note()
+        name = self.names[0] if note is None else self.key_of(note)
+        if name is None:
+            raise self._no_key()
+        return self._fernets[name].encrypt(plain)
 
     def unseal(self, sealed: bytes) -> bytes:
         """Decrypt. Raises :class:`CredentialError` when no key fits."""
@@ -80,17 +101,8 @@ class Vault:
         except InvalidToken:
             raise self._no_key() from None
 
-    def has_sealed(self, sealed: bytes) -> bool:
-        """Return whether the first key has encrypted it."""
-        try:
-            self._first.decrypt(sealed)
-        except InvalidToken:
-            return False
-        return True
-
     def reseal(self, sealed: bytes) -> bytes:
         """Re-encrypt with the first key, so that the others can be removed."""
-        self._before_seal()
         try:
             return self._fernet.rotate(sealed)
         except InvalidToken:
@@ -101,6 +113,12 @@ class Vault:
             f"A stored credential was sealed with another key than {self.origin}",
             fix="Bring back the key it was sealed with, or add the credential again",
         )
+
+
+def _name_of(key: str | bytes) -> str:
+    # A part of a hash of 256 random bits helps nobody to find them.
+    text = key.encode() if isinstance(key, str) else key
+    return hashlib.sha256(b"handbell:" + text).hexdigest()[:_NAME_DIGITS]
 
 
 def _make(path: Path) -> None:

@@ -1,7 +1,8 @@
 """``handbell db``: the database and its schema."""
 
 from contextlib import closing
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,9 @@ from handbell._text import count
 
 from . import context, db_copy
 from .output import Json, say, write_json
+
+if TYPE_CHECKING:
+    from handbell.apps.reseal import Resealed
 
 commands = typer.Typer(help="The database and its schema.", no_args_is_help=True)
 commands.command("copy")(db_copy.copy)
@@ -42,17 +46,36 @@ def upgrade(*, as_json: Json = False) -> None:
 
 @commands.command()
 def reseal(*, as_json: Json = False) -> None:
-    """Seal every secret with the first of this machine's keys, so that the others can be removed.
+    """Make the first of this machine's secret keys the installation's, and seal all with it.
 
-    Run it once every machine has the new key; docs/settings.md has the steps.
+    Every running server and worker must have that key beside the present one; they follow within
+    seconds. When it has ended, the other keys can be removed everywhere. It may be interrupted and
+    run again. docs/settings.md has the steps.
     """
     parts = context.system()
     with closing(parts.database):
-        number, name = parts.apps.reseal(), parts.database.name
+        done, name = parts.resealer.run(), parts.database.name
     if as_json:
-        write_json({"resealed": number, "database": name})
+        write_json({"database": name, **asdict(done)})
     else:
-        say(f"{count(number, 'secret')} of {name} sealed again.")
+        _tell_resealed(done, name)
+    if done.lost:
+        raise typer.Exit(1)
+
+
+def _tell_resealed(done: "Resealed", name: str) -> None:
+    say(
+        f"{count(done.resealed, 'secret')} of {name} sealed again; the key {done.key} seals and "
+        f"opens {done.opened:,}."
+    )
+    for place, number in done.lost.items():
+        say(f"No key of this machine opens {count(number, 'secret')} of {place}.", err=True)
+    if done.lost:
+        say("Run this again on a machine with the key that does, or add these again.", err=True)
+    elif done.others:
+        say(f"If {done.key} is the new key, remove the others now: {', '.join(done.others)}.")
+    else:
+        say("This machine has no other key: to change it, put a new one in front of it first.")
 
 
 @commands.command("accept-key")

@@ -79,6 +79,7 @@ def check(context: Context) -> Ready:
     """Return the server's state. Raises UnavailableError, or StorageError, with the reason."""
     database = context.system.database
     revision = database.usable_revision()
+    context.system.installation_key.note()
     # A write transaction begins only if the file is writable and not locked for long.
     with database.write() as connection:
         if not context.has_worker:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, extract, func, inspect, select, text
+from sqlalchemy import Column, Connection, RowMapping, extract, func, inspect, select, text
 
 from handbell.errors import StorageError
 
@@ -136,7 +136,7 @@ def _oldest_code(connection: Connection, revision: str) -> str:
 
 
 def _waiting(connection: Connection, steps: Iterable[Step]) -> Waiting | None:
-    running = _running(connection)
+    running = running_nodes(connection, nodes.c.name, nodes.c.version, nodes.c.revision)
     for step in steps:
         behind = [one for one in running if one["revision"] < step.oldest]
         if behind:
@@ -145,11 +145,11 @@ def _waiting(connection: Connection, steps: Iterable[Step]) -> Waiting | None:
     return None
 
 
-def _running(connection: Connection) -> list[RowMapping]:
+def running_nodes(connection: Connection, *columns: Column[Any]) -> list[RowMapping]:
+    """Return columns of the nodes that were seen within :data:`LIVING_SECONDS`."""
     if not inspect(connection).has_table(nodes.name):
         return []
     now = _now(connection)
-    columns = (nodes.c.name, nodes.c.version, nodes.c.revision)
     seen = select(*columns).where(nodes.c.seen_at > (now - LIVING_SECONDS) * 1000)
     return list(connection.execute(seen).mappings())
 

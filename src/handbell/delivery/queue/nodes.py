@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import time
 from types import MappingProxyType
@@ -56,8 +56,8 @@ class Node:
 class Presence:
     """The node of this process. Every method is one transaction.
 
-    ``figures`` gives its recent activity; ``now`` gives UNIX seconds, by a clock that all
-    nodes of the database share.
+    ``figures`` gives its recent activity, ``secret_keys`` the names of the keys that it knows;
+    ``now`` gives UNIX seconds, by a clock that all nodes of the database share.
     """
 
     def __init__(
@@ -66,23 +66,27 @@ class Presence:
         *,
         kind: NodeKind,
         figures: Callable[[], Mapping[str, float]],
+        secret_keys: Callable[[], Sequence[str]] = list,
         now: Callable[[], float] = time,
     ) -> None:
         self._database = database
         self._kind = kind
         self._figures = figures
+        self._secret_keys = secret_keys
         self._now = now
         self._id = secrets.randbits(_ID_BITS)
         self._pid = os.getpid()
 
     def beat(self, worker: int | None = None) -> None:
         """Record that this process is alive, and forget nodes that are gone for long."""
+        known = json.dumps([*self._secret_keys()])
         with self._database.write() as connection:
             now = int(self._now() * 1000)
             connection.execute(delete(nodes).where(nodes.c.seen_at < now - KEEP_SECONDS * 1000))
             values: dict[str, Any] = {
                 "seen_at": now,
                 "worker_id": worker,
+                "secret_keys": known,
                 "figures": json.dumps(dict(self._figures())),
             }
             mine = update(nodes).where(nodes.c.id == self._id).values(values)

@@ -53,6 +53,8 @@ nodes: Final = Table(
     instant("seen_at", required=True),
     # Its worker, while it has one.
     Column("worker_id", Id, nullable=True),
+    # JSON: the names of the secret keys that it knows, the one that it seals with first.
+    Column("secret_keys", Text, nullable=True),
     # JSON: how much it did lately.
     Column("figures", Text, nullable=True),
     CheckConstraint("kind IN ('server', 'worker')", name="kind"),

@@ -70,6 +70,7 @@ def _create_nodes() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
         sa.Column("worker_id", _ID, nullable=True),
+        sa.Column("secret_keys", sa.Text(), nullable=True),
         sa.Column("figures", sa.Text(), nullable=True),
         sa.CheckConstraint("kind IN ('server', 'worker')", name=op.f("ck_nodes_kind")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_nodes")),
