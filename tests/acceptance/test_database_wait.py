@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from bench.postgresql import PostgresServer
 from tests.postgresql import start_postgresql
@@ -63,3 +65,30 @@ def test_a_node_waits_for_its_database(
             assert line in node.stdout.readline()
             node.terminate()
             assert node.wait(30) == 0
+
+
+@pytest.mark.cluster
+def test_a_server_that_loses_its_database_as_it_comes_up_waits(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    """The last thing that it asks before it is ready costs a moment as well, and not the server."""
+    with (
+        server.database() as url,
+        closing(psycopg.connect(url.replace("postgres@", ""), user="postgres")) as other,
+    ):
+        other.execute("LOCK TABLE operators IN ACCESS EXCLUSIVE MODE")
+        with _node(tmp_path / "home", url, "serve", "--port", "0") as node:
+            assert node.stdout is not None
+            assert node.stderr is not None
+            _await_waiter(server)
+            server.stop()
+            assert any(line.startswith("Waiting for the database") for line in node.stderr)
+            server.start()
+            assert "console/invitation" in node.stdout.readline()
+
+
+def _await_waiter(server: PostgresServer) -> None:
+    deadline = time.monotonic() + 30
+    while not server.execute("SELECT 1 FROM pg_locks WHERE NOT granted"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -156,7 +156,7 @@ async def _run(
         warn_of_exposure(parts.settings)
         if parts.settings.tls_certificate is None and not is_loopback(host):
             _warn_of_plain_http(listening)
-        await _announce(context, twin)
+        await wait_for_database(lambda: _announce(context, twin), stop)
         say(f"Listening     {listening}", "Ctrl-C stops it.")
         sys.stdout.flush()
         await stop.wait()

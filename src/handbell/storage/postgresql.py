@@ -238,7 +238,7 @@ _FULL: Final = (
     "Free space on the disk of the database server; nothing that was accepted is lost",
 )
 _BUSY: Final = (
-    StorageError,
+    DatabaseUnavailableError,
     "The database {name} takes no more connections: {error}",
     "Raise max_connections of the server, put PgBouncer before it, or run fewer processes",
 )
@@ -281,7 +281,7 @@ _FAILURES: Final[tuple[tuple[tuple[str, ...] | str, type[StorageError], str, str
     ),
     (("57014",), StorageError, "The database {name} took too long: {error}", _AGAIN),
     (("57P03",), *_STARTING),
-    (("57P", "08"), *_GONE),
+    (("57P", "08", "25P03", "25P04"), *_GONE),
     (
         ("28", "3D000"),
         StorageError,
