@@ -92,6 +92,7 @@ class ServicesStage:
         *,
         device_id: str | None = None,
         origin: str = FIRST_ORIGIN,
+        platform: str = "android",
     ) -> Session:
         """Register a device of a person by one service, and return its session."""
         how: Any = {"device_id": device_id} if device_id else {}
@@ -100,8 +101,9 @@ class ServicesStage:
                 return self.system.registry.register(self.app, mail, f"{number:064x}", **how)
             case "fcm":
                 token = f"android-{number:04}:" + "x" * 140
+                how["service"] = "fcm"
                 return self.system.registry.register(
-                    self.app, mail, token, platform="android", **how
+                    self.app, mail, token, platform=platform, **how
                 )
             case _:
                 return self.system.registry.register(

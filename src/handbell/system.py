@@ -78,6 +78,7 @@ from handbell.registry.listing import Directory
 from handbell.registry.proofs import ProofStore
 from handbell.registry.store import Registry
 from handbell.services.apns.credential import Certificate, pack, unpack
+from handbell.services.forms import forms_of
 from handbell.services.table import SERVICES
 from handbell.settings import Settings
 from handbell.storage.database import Database
@@ -489,12 +490,25 @@ class System:
     def preview_languages(self, app: App, notification: Notification) -> list[LanguagePreview]:
         """Return each language of a notification as composed for the app's first push service."""
         service = next(iter(self.services_of(app)), "apns")
-        return preview_languages(app, notification, service=service, now=self.now())
+        return preview_languages(app, notification, form=service, now=self.now())
 
     def preview_services(self, app: App, notification: Notification) -> list[ServicePreview]:
         """Return a notification as each push service of an app carries it; Apple's for none."""
+        return preview_services(app, notification, self.forms_of(app), now=self.now())
+
+    def forms_of(self, app: App) -> list[str]:
+        """Return the forms in which an app's devices may get a notification, at least one.
+
+        They are those of the services that it is set up for; a variant where it has sessions of it.
+        """
         services = self.services_of(app) or ["apns"]
-        return preview_services(app, notification, services, now=self.now())
+        held = self.sends.other_forms(app) if "fcm" in services else []
+        return [
+            form
+            for service in services
+            for form in forms_of(service)
+            if form == service or form in held
+        ]
 
     def services_of(self, app: App) -> list[str]:
         """Return the push services that an app is set up for, in their order."""

@@ -150,6 +150,36 @@ def test_what_a_service_cannot_carry_leaves_its_sessions_out(
     assert set(stage.states(response.notification_id or "")) == {("apns", "sent"), ("fcm", "sent")}
 
 
+@pytest.mark.parametrize("to", [MAIL, EVERYBODY], ids=["named", "everybody"])
+def test_an_iphone_by_fcm_gets_what_apples_devices_take(stage: ServicesStage, to: object) -> None:
+    """In Apple's block of the message, also where an Android phone can show none of it."""
+    stage.register(MAIL, "fcm", 1)
+    stage.register(MAIL, "fcm", 2, platform="ios")
+    assert stage.send(to, title="Hello", subtitle="again", badge=3).success
+    android, apple = sorted(stage.gateways["fcm"].pushes, key=lambda push: push.address)
+    assert json.loads(android.message.payload)["notification"] == {"title": "Hello"}
+    assert json.loads(apple.message.payload)["apns"]["payload"]["aps"] == {
+        "alert": {"title": "Hello", "subtitle": "again"},
+        "badge": 3,
+    }
+    response = stage.send(to, badge=0)
+    assert response.success
+    assert [one.reason for one in response.warnings] == ["NotForService"]
+    assert stage.gateways["fcm"].pushes[2].address == apple.address
+    assert stage.states(response.notification_id or "") == {("fcm", "sent"): 1}
+    shown = stage.system.preview(
+        stage.app, Notification.read({"title": "a", "subtitle": "b"}), Recipients.read(MAIL)
+    )
+    assert [one.warning for one in shown if one.warning] == [
+        "FCM: `subtitle` is not shown on Android."
+    ]
+    messages = [json.loads(one.payload)["message"] for one in shown if one.warning is None]
+    assert ["apns" in one for one in messages].count(True) == 1
+    notification = Notification.read({"title": "a"})
+    forms = [one.form for one in stage.system.preview_services(stage.app, notification)]
+    assert forms == ["apns", "fcm", "fcm_apple", "webpush"]
+
+
 def test_what_a_device_gets_by_another_service_does_not_matter(stage: ServicesStage) -> None:
     """A device's second service neither refuses a send, nor is a warning about it given."""
     stage.register(MAIL, "apns", 1, device_id="one")

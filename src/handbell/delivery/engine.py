@@ -19,7 +19,7 @@ from handbell._thread_pool import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.accept.composing import compose_for, services_for, services_left_out
+from handbell.delivery.accept.composing import compose_for, forms_for, forms_left_out
 from handbell.delivery.accept.prepare import Entry, Options, Prepared, SendPreparer
 from handbell.delivery.accept.resolve import ResolvedRecipients
 from handbell.delivery.accept.send_store import SendStore
@@ -421,8 +421,8 @@ class Engine:
                 fix="Send with collapse_id what may have to be replaced",
             )
         content = dataclasses.replace(notification, collapse_id=collapse_id)
-        services = services_for(app, await in_thread(self._sends.other_services, app))
-        composed = compose_for(services, content, app=app, now=self._now(), notification_id=NO_ID)
+        forms = forms_for(app, await in_thread(self._sends.other_forms, app))
+        composed = compose_for(forms, content, app=app, now=self._now(), notification_id=NO_ID)
         await self.cancel(app, notification_id)
         # Deliveries in flight got the former content, and also get the new one.
         await self.worker.settled(former.id)
@@ -439,7 +439,7 @@ class Engine:
         )
         acceptance = await in_thread(self._sends.accept, order, None)
         await self.worker.put([acceptance.row])
-        return acceptance.warning([*composed.warnings, *services_left_out(composed)])
+        return acceptance.warning([*composed.warnings, *forms_left_out(composed)])
 
     def response(
         self, notification_id: str, warnings: Iterable[str] = (), *, is_running: bool = False

@@ -1,4 +1,4 @@
-"""The composing of each push service, found by the service's name and loaded when it is used."""
+"""The composing of each form of a push service, found by name and loaded when it is used."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
+from handbell.services.forms import VARIANTS, service_name
 from handbell.services.table import SERVICES
 
 from .gateway import Message
@@ -29,7 +30,7 @@ class Compose(Protocol):
 
 
 class Composer(NamedTuple):
-    """How one service's messages are made.
+    """How the messages of one form are made.
 
     ``unsupported`` returns the names of the fields that are set and that the service ignores.
     """
@@ -39,7 +40,8 @@ class Composer(NamedTuple):
 
 
 @cache
-def composer(service: str) -> Composer:
-    """Return the composing of a push service: the module ``compose`` beside its client."""
-    module = import_module(f"{SERVICES[service].client}.compose")
+def composer(form: str) -> Composer:
+    """Return the composing of a form: ``compose`` beside its service's client, or the variant's."""
+    name = VARIANTS[form].module if form in VARIANTS else "compose"
+    module = import_module(f"{SERVICES[service_name(form)].client}.{name}")
     return Composer(module.compose, module.unsupported)

@@ -14,7 +14,7 @@ from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
 from handbell.storage.tables import sessions, users
 
-from .conditions import NEWEST_FIRST
+from .conditions import DETAILS, NEWEST_FIRST
 from .recipient_lookup import RecipientSession, read_holders, read_recipient_sessions
 from .session import ActiveSession, Session, SessionLocation
 from .user import User
@@ -39,7 +39,7 @@ _ACTIVE: Final[Select[Any]] = select(
     sessions.c.accepted_at,
     sessions.c.locale,
     sessions.c.service,
-    sessions.c.address.label("details"),
+    DETAILS.label("details"),
     sessions.c.device_id,
 ).join_from(sessions, users, users.c.id == sessions.c.user_id)
 

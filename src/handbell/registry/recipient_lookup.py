@@ -10,7 +10,7 @@ from handbell.storage.lists import each, look_up
 from handbell.storage.statements import Query
 from handbell.storage.tables import sessions, users
 
-from .conditions import CLAIMED, NEWEST_FIRST, PROVEN
+from .conditions import CLAIMED, DETAILS, NEWEST_FIRST, PROVEN
 from .session import Environment
 
 
@@ -44,7 +44,7 @@ _COLUMNS: Final = (
     sessions.c.locale,
     sessions.c.accepted_at,
     sessions.c.service,
-    sessions.c.address.label("details"),
+    DETAILS.label("details"),
     sessions.c.device_id,
 )
 _WANTED: Final = each("wanted")

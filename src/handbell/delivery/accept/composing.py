@@ -1,4 +1,4 @@
-"""A notification composed for the push services that it is to go by, before it is stored."""
+"""A notification composed in the forms in which it is to go out, before it is stored."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +8,12 @@ from handbell._text import short_token
 from handbell.apps import app_services
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.delivery.delivery import GatewayName, Target
+from handbell.delivery.delivery import Target
 from handbell.diagnostic import Diagnostic
 from handbell.errors import AppError, NotForServiceError
 from handbell.gateways.composers import composer
-from handbell.gateways.wordings import Wordings, compose_each
+from handbell.gateways.wordings import Wording, Wordings, compose_each
+from handbell.services.forms import VARIANTS, form_of, forms_of, title_of
 from handbell.services.table import SERVICES, service_of
 
 NOT_FOR_SERVICE = "NotForService"
@@ -21,7 +22,7 @@ NOT_FOR_SERVICE = "NotForService"
 
 @dataclass(slots=True)
 class ComposedFor:
-    """What goes to each push service, and the services that cannot carry the notification."""
+    """What goes out in each form, and the forms that cannot carry the notification."""
 
     wordings: dict[str, Wordings] = field(default_factory=dict)
     refused: dict[str, NotForServiceError] = field(default_factory=dict)
@@ -34,71 +35,81 @@ class ComposedFor:
 
     def add(
         self,
-        service: str,
+        form: str,
         notification: Notification,
         *,
         app: App,
         now: float,
         notification_id: str,
     ) -> None:
-        """Compose the notification for a push service, or note that this one cannot carry it."""
+        """Compose the notification in a form, or note that this one cannot carry it."""
         try:
-            self.wordings[service] = compose_each(
-                composer(service).compose,
+            self.wordings[form] = compose_each(
+                composer(form).compose,
                 notification,
                 app=app,
                 now=now,
                 notification_id=notification_id,
             )
         except NotForServiceError as error:
-            self.refused[service] = error
+            self.refused[form] = error
         except AppError as error:
-            self.refused[service] = NotForServiceError(error.what, fix=error.fix)
+            self.refused[form] = NotForServiceError(error.what, fix=error.fix)
+
+    def wording_for(self, target: Target) -> Wording:
+        """Return the wording that a target gets, in its form and its language."""
+        wordings = self.wordings[form_of(target.gateway, target.details)]
+        return wordings.wording_for(target.locale)
 
     def require_one(self) -> None:
-        """Raise NotForServiceError where none of the push services can carry it."""
+        """Raise NotForServiceError where none of the forms can carry it."""
         if self.refused and not self.wordings:
             raise next(iter(self.refused.values()))
 
 
-def services_of(targets: Iterable[Target]) -> list[str]:
-    """Return the push services that targets are reached by, in their order."""
-    return list(_in_order(frozenset([target.gateway for target in targets])))
+def forms_of_targets(targets: Iterable[Target]) -> list[str]:
+    """Return the forms in which targets get a notification, in the order of their services."""
+    return list(_in_order(frozenset(map(_form, targets))))
+
+
+def _form(target: Target) -> str:
+    # There is one of these for each target, and most addresses have no details.
+    details = target.details
+    return target.gateway if details is None else form_of(target.gateway, details)
 
 
 @lru_cache
-def _in_order(gateways: frozenset[GatewayName]) -> tuple[str, ...]:
-    named = {service_of(gateway).name for gateway in gateways}
-    return tuple(name for name in SERVICES if name in named)
+def _in_order(gateways: frozenset[str]) -> tuple[str, ...]:
+    named = {form if form in VARIANTS else service_of(form).name for form in gateways}
+    return tuple(form for name in SERVICES for form in forms_of(name) if form in named)
 
 
-def services_for(app: App, others: Iterable[str] = ()) -> list[str]:
-    """Return the push services that a send to everybody may go by, at least one.
+def forms_for(app: App, others: Iterable[str] = ()) -> list[str]:
+    """Return the forms in which a send to everybody may go out, at least one.
 
     These are Apple's, where the app is known there, and ``others`` that it has sessions of; where
-    there is none, those that know the app.
+    there is none, those of the services that know the app.
     """
-    named = {*others, *(["apns"] if app.apple_id is not None else [])}
-    found = [name for name in SERVICES if name in named]
-    return found or app_services.services_of(app) or ["apns"]
+    named = frozenset([*others, *(["apns"] if app.apple_id is not None else [])])
+    return list(_in_order(named)) or app_services.services_of(app) or ["apns"]
 
 
 def compose_for(
-    services: Sequence[str],
+    forms: Sequence[str],
     notification: Notification,
     *,
     app: App,
     now: float,
     notification_id: str,
 ) -> ComposedFor:
-    """Return the notification composed for these push services.
+    """Return the notification composed in these forms.
 
     Raises NotificationError for what one of them would refuse, and NotForServiceError where none
     of them can carry it.
     """
     found = ComposedFor()
-    for service in services:
-        found.add(service, notification, app=app, now=now, notification_id=notification_id)
+    for form in forms:
+        found.add(form, notification, app=app, now=now, notification_id=notification_id)
     found.require_one()
     return found
 
@@ -111,28 +122,26 @@ def compose_for_targets(
     now: float,
     notification_id: str,
 ) -> ComposedFor:
-    """Return the notification composed for the push services that these targets get it by.
+    """Return the notification composed in the forms in which these targets get it.
 
     A device with sessions of several services gets it by the first one that can carry it: what the
     others would make of it is of no matter. Raises as :func:`compose_for` does.
     """
-    services = services_of(targets)
-    if len(services) == 1:
-        return compose_for(
-            services, notification, app=app, now=now, notification_id=notification_id
-        )
+    forms = forms_of_targets(targets)
+    if len(forms) == 1:
+        return compose_for(forms, notification, app=app, now=now, notification_id=notification_id)
     found = ComposedFor()
     reached_devices: set[tuple[int | None, str]] = set()
-    for service in services:
+    for form in forms:
         devices = {
             None if one.device_id is None else (one.user_id, one.device_id)
             for one in targets
-            if service_of(one.gateway).name == service
+            if form_of(one.gateway, one.details) == form
         }
         if devices <= reached_devices:
             continue
-        found.add(service, notification, app=app, now=now, notification_id=notification_id)
-        if service in found.wordings:
+        found.add(form, notification, app=app, now=now, notification_id=notification_id)
+        if form in found.wordings:
             reached_devices |= {device for device in devices if device is not None}
     found.require_one()
     return found
@@ -147,12 +156,13 @@ def reached(
     services, the first service's gets it, and there is no warning about the others.
     """
     refused = composed.refused
-    kept = [one for one in targets if service_of(one.gateway).name not in refused]
+    kept = [one for one in targets if form_of(one.gateway, one.details) not in refused]
     heard = {(one.user_id, one.device_id) for one in kept if one.device_id is not None}
     warnings = [
-        _left_out(one, refused[service_of(one.gateway).name])
+        _left_out(one, refused[form])
         for one in targets
-        if service_of(one.gateway).name in refused and (one.user_id, one.device_id) not in heard
+        if (form := form_of(one.gateway, one.details)) in refused
+        and (one.user_id, one.device_id) not in heard
     ]
     return each_device_once(kept), warnings
 
@@ -175,14 +185,14 @@ def each_device_once(targets: Sequence[Target]) -> list[Target]:
     ]
 
 
-def services_left_out(composed: ComposedFor) -> list[Diagnostic]:
-    """Return a warning for each push service whose sessions a send to everybody leaves out."""
+def forms_left_out(composed: ComposedFor) -> list[Diagnostic]:
+    """Return a warning for each form whose sessions a send to everybody leaves out."""
     return [
         Diagnostic(
-            f"Sessions with {SERVICES[service].title} are left out: {error.what}",
+            f"Sessions with {title_of(form)} are left out: {error.what}",
             reason=NOT_FOR_SERVICE,
         )
-        for service, error in composed.refused.items()
+        for form, error in composed.refused.items()
     ]
 
 

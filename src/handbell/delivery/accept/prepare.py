@@ -32,10 +32,10 @@ from handbell.registry.store import Registry
 from .composing import (
     compose_for,
     compose_for_targets,
+    forms_for,
+    forms_left_out,
+    forms_of_targets,
     reached,
-    services_for,
-    services_left_out,
-    services_of,
 )
 from .resolve import ResolvedRecipients, resolve_many, sample_locations, sample_targets
 from .send_store import SendStore
@@ -270,23 +270,23 @@ class SendPreparer:
         entry, send_at = one.entry, one.entry.options.send_at
         starts = now if send_at is None else max(now, due_at(send_at, None))
         try:
-            services = self._services(one)
-            if composes or services != _APPLES or not is_ordinary(one.order):
-                self._compose(one, services, starts)
+            forms = self._forms(one)
+            if composes or forms != _APPLES or not is_ordinary(one.order):
+                self._compose(one, forms, starts)
             if send_at is not None:
                 one.warnings.extend(self.check_send_time(entry, send_at, one.targets or (), now))
             self._require_a_way(entry, one.targets or (), gateways)
         except HandbellError as error:
             one.error = error
 
-    def _services(self, one: Prepared) -> list[str]:
-        """Return the push services that a send may go by."""
+    def _forms(self, one: Prepared) -> list[str]:
+        """Return the forms in which a send may go out."""
         app = one.entry.app
         if one.entry.recipients.everybody:
-            return services_for(app, self._sends.other_services(app))
-        return services_of(one.targets or ()) or services_for(app)
+            return forms_for(app, self._sends.other_forms(app))
+        return forms_of_targets(one.targets or ()) or forms_for(app)
 
-    def _compose(self, one: Prepared, services: Sequence[str], starts: float) -> None:
+    def _compose(self, one: Prepared, forms: Sequence[str], starts: float) -> None:
         entry, named = one.entry, one.targets
         what: dict[str, Any] = {
             "app": entry.app,
@@ -296,14 +296,14 @@ class SendPreparer:
         if named and not entry.recipients.everybody:
             composed = compose_for_targets(named, entry.notification, **what)
         else:
-            composed = compose_for(services, entry.notification, **what)
+            composed = compose_for(forms, entry.notification, **what)
         one.wordings = composed.wordings
         one.warnings.extend(composed.warnings)
         if not is_loud(entry.notification):
             one.order = replace(one.order, is_loud=False)
         if entry.recipients.everybody:
-            one.warnings.extend(services_left_out(composed))
-        elif one.targets is not None and len(services) > 1:
+            one.warnings.extend(forms_left_out(composed))
+        elif one.targets is not None and len(forms) > 1:
             one.targets, left_out = reached(one.targets, composed)
             one.warnings.extend(left_out)
 

@@ -18,9 +18,10 @@ from handbell.gateways.wordings import Wording, compose_each
 from handbell.services.apns.protocol import APNS_ID, AUTHORIZATION, DEVICE_PATH, PUSH_TYPES
 from handbell.services.fcm.address import is_fid
 from handbell.services.fcm.protocol import send_path
+from handbell.services.forms import service_name, title_of
 from handbell.services.table import SERVICES, service_of
 
-from .composing import compose_for, compose_for_targets, reached, services_for
+from .composing import compose_for, compose_for_targets, forms_for, reached
 from .resolve import ResolvedRecipients
 
 _LATER: Final = "(made when it is stored)"
@@ -71,43 +72,43 @@ class LanguagePreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServicePreview:
-    """A notification as one push service carries it.
+    """A notification in the ``form`` in which some devices get it: a push service's, or a variant.
 
     ``languages`` has its own text first. ``unsupported`` are sentences about what is set and does
     nothing there. ``refusal`` is empty, or why the service cannot carry it at all; then there are
     no languages, and its sessions are left out of a send.
     """
 
-    service: str
+    form: str
     languages: tuple[LanguagePreview, ...] = ()
     unsupported: tuple[str, ...] = ()
     refusal: str = ""
 
 
 def preview_services(
-    app: App, notification: Notification, services: Iterable[str], *, now: float
+    app: App, notification: Notification, forms: Iterable[str], *, now: float
 ) -> list[ServicePreview]:
-    """Return a preview for each of the push services. Nothing is stored or sent."""
-    return [_by_service(app, notification, service, now) for service in services]
+    """Return a preview for each of the forms. Nothing is stored or sent."""
+    return [_in_form(app, notification, form, now) for form in forms]
 
 
-def _by_service(app: App, notification: Notification, service: str, now: float) -> ServicePreview:
+def _in_form(app: App, notification: Notification, form: str, now: float) -> ServicePreview:
     try:
-        composer(service).compose(notification, app=app, now=now, notification_id=NO_ID)
+        composer(form).compose(notification, app=app, now=now, notification_id=NO_ID)
     except NotForServiceError as error:
-        return ServicePreview(service=service, refusal=str(error))
+        return ServicePreview(form=form, refusal=str(error))
     except HandbellError:
         # It says in which language.
         pass
     return ServicePreview(
-        service=service,
-        languages=tuple(preview_languages(app, notification, service=service, now=now)),
-        unsupported=tuple(composer(service).unsupported(notification)),
+        form=form,
+        languages=tuple(preview_languages(app, notification, form=form, now=now)),
+        unsupported=tuple(composer(form).unsupported(notification)),
     )
 
 
 def preview_languages(
-    app: App, notification: Notification, *, service: str, now: float
+    app: App, notification: Notification, *, form: str, now: float
 ) -> list[LanguagePreview]:
     """Return a preview of each language of a notification, its own text first.
 
@@ -115,18 +116,18 @@ def preview_languages(
     stored or sent.
     """
     return [
-        _in_language(app, tag, notification, service, now)
+        _in_language(app, tag, notification, form, now)
         for tag in (None, *(notification.languages or ()))
     ]
 
 
 def _in_language(
-    app: App, tag: str | None, notification: Notification, service: str, now: float
+    app: App, tag: str | None, notification: Notification, form: str, now: float
 ) -> LanguagePreview:
     told = notification.in_language(tag)
     try:
         wordings = compose_each(
-            composer(service).compose, told, app=app, now=now, notification_id=NO_ID
+            composer(form).compose, told, app=app, now=now, notification_id=NO_ID
         )
     except HandbellError as error:
         sizes = error if isinstance(error, PayloadTooLargeError) else None
@@ -143,14 +144,15 @@ def _in_language(
         notification=wordings.own.notification.to_dict(),
         payload=message.payload.decode(),
         size=len(message.payload),
-        limit=_limit(service, message),
+        limit=_limit(form, message),
         cuts=tuple(wordings.warnings),
     )
 
 
-def _limit(service: str, message: Message) -> int:
-    kind = PUSH_TYPES[message.push_type] if service == "apns" else None
-    return SERVICES[service].max_payload_bytes if kind is None else kind.max_payload_bytes
+def _limit(form: str, message: Message) -> int:
+    if form == "apns":
+        return PUSH_TYPES[message.push_type].max_payload_bytes
+    return SERVICES[service_name(form)].max_payload_bytes
 
 
 def preview(
@@ -174,13 +176,13 @@ def preview(
     composed = (
         compose_for_targets(plan.targets, notification, **how)
         if plan.targets
-        else compose_for(services_for(app), notification, **how)
+        else compose_for(forms_for(app), notification, **how)
     )
     targets, left_out = reached(plan.targets, composed)
     ignored = [
-        sentence(f"{SERVICES[service].title}: {said}")
-        for service in composed.wordings
-        for said in composer(service).unsupported(notification)
+        sentence(f"{title_of(form)}: {said}")
+        for form in composed.wordings
+        for said in composer(form).unsupported(notification)
     ]
     warnings = [*plan.warnings, *left_out, *composed.warnings, *ignored]
     return [
@@ -189,7 +191,7 @@ def preview(
             _preview(
                 app,
                 target,
-                composed.wordings[service_of(target.gateway).name].wording_for(target.locale),
+                composed.wording_for(target),
                 describe_host=describe_host,
                 has_token=has_token,
                 project_of=project_of,

@@ -11,6 +11,8 @@ from handbell.delivery.delivery import Target
 from handbell.delivery.policy.parts import NO_ZONE, local_waits, parts_of
 from handbell.delivery.policy.schedule import LocalTime
 from handbell.errors import IdempotencyError
+from handbell.registry.conditions import FORM
+from handbell.services.forms import forms_of
 from handbell.services.table import SERVICES
 from handbell.storage.database import Database
 from handbell.storage.signals import Kind
@@ -85,8 +87,8 @@ class SendStore:
         with self._database.read() as connection:
             return connection.scalar(select(apps.c.time_zone).where(apps.c.id == app.row))
 
-    def other_services(self, app: App) -> list[str]:
-        """Return the push services other than Apple's that an app has sessions with."""
+    def other_forms(self, app: App) -> list[str]:
+        """Return the forms other than Apple's that an app has sessions of."""
         if app.row is None:
             return []
         mine = (sessions.c.app_id == app.row, OF_OTHER_SERVICES)
@@ -94,9 +96,10 @@ class SendStore:
             if not connection.scalar(select(exists().where(*mine))):
                 return []
             return [
-                name
+                form
                 for name in SERVICES
-                if connection.scalar(select(exists().where(*mine, sessions.c.service == name)))
+                for form in forms_of(name)
+                if connection.scalar(select(exists().where(*mine, FORM.in_([form]))))
             ]
 
     def former(self, orders: Sequence[Order]) -> list[Former]:

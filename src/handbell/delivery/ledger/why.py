@@ -309,9 +309,9 @@ class _StoryWriter:
 
     def _language(self, delivery: Delivery, composed: Composed | None) -> str:
         """Return the language it was sent in; empty for a notification in only one."""
-        if composed is None or composed.refusal(delivery.gateway) is not None:
+        if composed is None or (made := composed.made_by(delivery.gateway)) is None:
             return ""
-        languages = composed.for_service(delivery.gateway).languages
+        languages = made.languages
         if languages is None:
             return ""
         locale = self.locales.get(delivery.number)

@@ -25,7 +25,9 @@ from sqlalchemy import (
 
 from handbell.delivery.delivery import GatewayName
 from handbell.delivery.policy.parts import NO_ZONE, read_zones
+from handbell.registry.conditions import DETAILS, FORM
 from handbell.registry.session import Environment
+from handbell.services.forms import service_name
 from handbell.services.table import SERVICES
 from handbell.storage.lists import each, in_list
 from handbell.storage.statements import Page, Statement
@@ -97,13 +99,13 @@ def read_page(
     *,
     extra: ExtraColumns = frozenset(),
     is_development: bool = False,
-    services: Collection[str] | None = None,
+    forms: Collection[str] | None = None,
 ) -> list[Listener]:
     """Return the next sessions of a shard, in the order of their ids; empty at its end.
 
     ``is_development`` makes sessions that were never reached start in that environment. What is not
-    wanted by ``extra`` is None. ``services`` are the push services that can carry the notification;
-    None says that all sessions are Apple's. Of one device's sessions with several services, the
+    wanted by ``extra`` is None. ``forms`` are those in which the notification can be sent; None
+    says that all sessions are Apple's. Of one device's sessions with several services, the
     first service's gets it; in place of a former notification, whichever got that.
     """
     page = _page(
@@ -112,7 +114,7 @@ def read_page(
         skips_sent=shard.is_resumed or shard.is_split,
         has_zones=shard.zones is not None,
         extra=extra,
-        order=None if services is None else tuple(SERVICES),
+        order=None if forms is None else tuple(SERVICES),
     )
     values: dict[str, Any] = {
         "app": shard.app_row,
@@ -126,12 +128,13 @@ def read_page(
         values["notification"] = shard.notification
     if shard.zones is not None:
         values["zones"] = read_zones(shard.zones)
-    if services is not None:
-        values["services"] = list(services)
+    if forms is not None:
+        values["forms"] = list(forms)
+        values["services"] = list({service_name(form) for form in forms})
     columns = page.columns(connection, **values)
     if not columns:
         return []
-    return _listeners(columns, extra, is_repeat=shard.is_resumed, is_mixed=services is not None)
+    return _listeners(columns, extra, is_repeat=shard.is_resumed, is_mixed=forms is not None)
 
 
 def has_other_services(connection: Connection, app_row: int) -> bool:
@@ -187,7 +190,7 @@ def _page(
         environment = case((is_new, "development"), else_=environment)
     columns = [sessions.c.id, sessions.c.token, environment.label("environment")]
     if order is not None:
-        columns += [sessions.c.service, sessions.c.address]
+        columns += [sessions.c.service, DETAILS.label("details")]
     columns += [sessions.c[name] for name in _named(extra)]
     statement = (
         select(*columns)
@@ -214,7 +217,7 @@ def _page(
     if order is None:
         # No id, token or environment holds a comma.
         return Page(statement, _PLAIN)
-    carried = sessions.c.service.in_(select(each("services").c.value))
+    carried = FORM.in_(select(each("forms").c.value))
     # Who got the former one gets this one, by the same service.
     once = [] if has_source else [_is_first_of_device(order)]
     return Page(statement.where(carried, *once), _MIXED)

@@ -32,6 +32,7 @@ from handbell._chunks import chunks
 from handbell.delivery.addresses import read_stored
 from handbell.delivery.policy.parts import ShardPart
 from handbell.delivery.urgency import LEVELS
+from handbell.registry.conditions import DETAILS
 from handbell.services.table import SERVICES
 from handbell.storage.database import Database
 from handbell.storage.lists import rows_of
@@ -50,8 +51,8 @@ MOST_SHARDS: Final = 200
 class PageRequest(NamedTuple):
     """A request for sessions of a shard.
 
-    ``carried`` names the push services that can carry the notification; it is asked where the app
-    has sessions of several.
+    ``carried`` names the forms in which the notification can be sent; it is asked where the app has
+    sessions of several push services.
     """
 
     shard: Shard
@@ -230,7 +231,7 @@ class Queue:
             if not has_other_services(connection, app):
                 return found
             self._mixed.add(app)
-        return read(services=asked.carried())
+        return read(forms=asked.carried())
 
     def is_mixed(self, app_row: int) -> bool:
         """Return whether sessions of other services than Apple's were seen of an app."""
@@ -299,7 +300,7 @@ _DUE: Final = Statement(
         sessions.c.locale,
         deliveries.c.begun_at,
         sessions.c.accepted_at.is_not(None),
-        sessions.c.address,
+        DETAILS,
     )
     .join_from(_KEYS, deliveries, _IS_KEY)
     .outerjoin(sessions, sessions.c.id == deliveries.c.number)

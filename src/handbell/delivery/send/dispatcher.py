@@ -20,6 +20,7 @@ from handbell.delivery.work.push_batch import PushBatch, Way, ways_of
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.delivery.work.routes import Route
 from handbell.errors import StoppedError
+from handbell.services.forms import form_of
 from handbell.services.table import service_of
 
 from .admission import Admission
@@ -162,13 +163,13 @@ class Dispatcher:
         items = ticket.items
         kept: list[int] = []
         for composed, mine in ticket.by_notification(places):
-            gateways = {items[place].gateway for place in mine}
-            refusals = {gateway: composed.refusal(gateway) for gateway in gateways}
+            forms = {_form_of(items[place]) for place in mine}
+            refusals = {form: composed.refusal(form) for form in forms}
             if not any(refusals.values()):
                 kept += mine
                 continue
             for place in mine:
-                error = refusals[items[place].gateway]
+                error = refusals[_form_of(items[place])]
                 if error is None:
                     kept.append(place)
                 else:
@@ -294,3 +295,8 @@ def probe_first(ticket: Ticket, ready: Sequence[int], route: Route) -> Sequence[
         if isinstance(item, Due) and item.was_accepted:
             return [place, *(one for one in ready if one != place)]
     return ready
+
+
+def _form_of(item: Item) -> str:
+    # There is one of these for each delivery, and most addresses have no details.
+    return item.gateway if item.details is None else form_of(item.gateway, item.details)

@@ -17,6 +17,7 @@ from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
 from handbell.errors import HandbellError, TwinError
 from handbell.gateways.gateway import Gateway, Push
+from handbell.services.forms import forms_of
 
 from .gateway_cache import GatewayCache
 
@@ -184,13 +185,15 @@ def _pushes(push_batch: PushBatch) -> list[Push]:
     """Return the pushes for the gateway, each keyed by its place in the ticket."""
     of, items = push_batch.ticket.composed, push_batch.ticket.items
     gateway, environment = push_batch.way.gateway, push_batch.environment
+    varies = len(forms_of(gateway)) > 1
     made: list[Push] = []
     last: object = None
+    details: str | None = None
     for place in push_batch.places:
         composed, item = of[place], items[place]
-        if composed is not last:
-            last, name = composed, apns_ids(composed.id)
-            message, languages = composed.for_service(gateway)
+        if composed is not last or (varies and item.details != details):
+            last, name, details = composed, apns_ids(composed.id), item.details
+            message, languages = composed.for_device(gateway, details)
         if languages is not None:
             message = languages.message_for(item.locale)
         own = name(item.number)

@@ -21,13 +21,14 @@ from handbell.errors import AppError, NotForServiceError, NotificationError
 from handbell.gateways.composers import composer
 from handbell.gateways.gateway import Message
 from handbell.gateways.wordings import Wordings, compose_each
+from handbell.services.forms import VARIANTS, form_of, forms_of
 from handbell.services.table import SERVICES, service_of
 
 from .app_state import AppState
 
 
 class Made(NamedTuple):
-    """What goes to one push service: a message, and those of other languages, if there are any."""
+    """What goes out in one form: a message, and those of other languages, if there are any."""
 
     message: Message
     languages: Wordings | None = None
@@ -39,8 +40,8 @@ class Composed:
 
     ``created_at``, ``composed_at`` and ``expires_at`` are UNIX seconds: a time to live counts from
     ``composed_at``, and ``expires_at`` is 0 for now or never. ``key`` is the opened key of a sender
-    whose app is not in the registry. ``made`` is what goes to each push service, composed when the
-    first push to it goes.
+    whose app is not in the registry. ``made`` is what goes out in each form, composed when the
+    first push in it goes.
     """
 
     row: int
@@ -92,7 +93,7 @@ class Composed:
     ) -> "Composed":
         """Return the notification of what was just stored, without reading it back.
 
-        ``wordings`` are what would be composed for each push service, as far as it was.
+        ``wordings`` are what would be composed for each form, as far as it was.
         """
         return cls._of(
             content,
@@ -104,7 +105,7 @@ class Composed:
             send_at=send_at,
             is_development=is_development,
             key=key,
-            made={service: _made(its) for service, its in wordings.items()},
+            made={form: _made(its) for form, its in wordings.items()},
         )
 
     @classmethod
@@ -133,28 +134,27 @@ class Composed:
             **fields,
         )
 
-    def for_service(self, gateway: str) -> Made:
-        """Return what goes to the push service behind a gateway, composed at the first call.
+    def for_device(self, gateway: str, details: str | None) -> Made:
+        """Return what goes to an address behind a gateway, composed at the first call.
 
         Raises :class:`~handbell.errors.NotificationError` where the service cannot carry it.
         """
-        made = self._made_for(gateway)
+        made = self._made_for(form_of(gateway, details))
         if isinstance(made, NotificationError):
             # It is raised again and again, and would keep the frames of each time.
             raise made.with_traceback(None)
         return made
 
-    def _made_for(self, gateway: str) -> Made | NotificationError:
-        service = service_of(gateway).name
-        made = self.made.get(service)
+    def _made_for(self, form: str) -> Made | NotificationError:
+        made = self.made.get(form)
         if made is None:
-            made = self.made[service] = self._compose(service)
+            made = self.made[form] = self._compose(form)
         return made
 
-    def _compose(self, service: str) -> Made | NotificationError:
+    def _compose(self, form: str) -> Made | NotificationError:
         try:
             wordings = compose_each(
-                composer(service).compose,
+                composer(form).compose,
                 self.content,
                 app=self.app_state.app,
                 now=self.composed_at,
@@ -167,18 +167,24 @@ class Composed:
             return NotForServiceError(error.what, fix=error.fix)
         return _made(wordings)
 
-    def carried(self) -> list[str]:
-        """Return the names of the push services that can carry it."""
-        return [name for name in SERVICES if self.refusal(name) is None]
+    def made_by(self, gateway: str) -> Made | None:
+        """Return what goes by a gateway in the first form that it can carry, or None."""
+        made = map(self._made_for, forms_of(service_of(gateway).name))
+        return next((one for one in made if isinstance(one, Made)), None)
 
-    def refusal(self, gateway: str) -> NotificationError | None:
-        """Return why the push service behind a gateway cannot carry it, or None."""
-        made = self._made_for(gateway)
+    def carried(self) -> list[str]:
+        """Return the names of the forms in which it can be sent."""
+        forms = (form for name in SERVICES for form in forms_of(name))
+        return [form for form in forms if not isinstance(self._made_for(form), NotificationError)]
+
+    def refusal(self, form: str) -> NotificationError | None:
+        """Return why it cannot be sent in a form, or by a gateway in its service's own, or None."""
+        made = self._made_for(form if form in VARIANTS else service_of(form).name)
         return made if isinstance(made, NotificationError) else None
 
     def topic(self, gateway: str) -> str:
         """Return the topic of its messages at a gateway; empty where it cannot carry any."""
-        made = self._made_for(gateway)
+        made = self._made_for(service_of(gateway).name)
         return "" if isinstance(made, NotificationError) else made.message.topic
 
     def is_of_its_kind(self, gateway: str) -> bool:

@@ -8,7 +8,7 @@ starting-and-updating-live-activities-with-activitykit-push-notifications.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 
@@ -125,28 +125,48 @@ def compose(
     other or a value is not one of Apple's, and :class:`~handbell.errors.PayloadTooLargeError` when
     the payload is over the push type's limit.
     """
+    content = content_of(notification, now=now, notification_id=notification_id)
+    kind = content.kind
+    payload = to_json(content.payload)
+    if len(payload) > kind.max_payload_bytes:
+        raise _too_large(notification, kind, len(payload))
+    topic = app.apple.bundle_id + kind.topic_suffix
+    headers = headers_of(content, notification.collapse_id)
+    return Message(
+        payload=payload,
+        headers=((APNS_TOPIC, topic), *headers, ("content-type", "application/json")),
+        topic=topic,
+        push_type=kind.name,
+        priority=content.priority,
+        collapse_id=notification.collapse_id,
+        expires_at=content.expires_at,
+    )
+
+
+class Content(NamedTuple):
+    """What goes to one of Apple's devices, whichever way it takes; ``payload`` is not measured."""
+
+    kind: PushType
+    priority: int
+    expires_at: int | None
+    payload: dict[str, Any]
+
+
+def content_of(notification: Notification, *, now: float, notification_id: str) -> Content:
+    """Return a notification as Apple's devices take it, checked but for its size.
+
+    The arguments and the NotificationError are those of :func:`compose`.
+    """
     kind = _push_type(notification)
     _refuse_forbidden(notification, kind)
     _check_kind(notification, kind)
     _check_values(notification, kind)
     priority = _priority(notification, kind)
     expires_at = _expiry(notification, now)
-    parts = _payload(notification, kind, now)
+    payload = _payload(notification, kind, now)
     if notification_id:
-        parts[RESERVED_MEMBER] = notification_id
-    payload = to_json(parts)
-    if len(payload) > kind.max_payload_bytes:
-        raise _too_large(notification, kind, len(payload))
-    topic = app.apple.bundle_id + kind.topic_suffix
-    return Message(
-        payload=payload,
-        headers=_headers(topic, kind.name, priority, expires_at, notification.collapse_id),
-        topic=topic,
-        push_type=kind.name,
-        priority=priority,
-        collapse_id=notification.collapse_id,
-        expires_at=expires_at,
-    )
+        payload[RESERVED_MEMBER] = notification_id
+    return Content(kind, priority, expires_at, payload)
 
 
 def unsupported(_: Notification) -> list[str]:
@@ -154,17 +174,16 @@ def unsupported(_: Notification) -> list[str]:
     return []
 
 
-def _headers(
-    topic: str, push_type: str, priority: int, expires_at: int | None, collapse_id: str | None
-) -> tuple[tuple[str, str], ...]:
-    headers = [(APNS_TOPIC, topic), (APNS_PUSH_TYPE, push_type)]
-    if priority != DEFAULT_PRIORITY:
-        headers.append((APNS_PRIORITY, str(priority)))
-    if expires_at is not None:
-        headers.append((APNS_EXPIRATION, str(expires_at)))
+def headers_of(content: Content, collapse_id: str | None) -> list[tuple[str, str]]:
+    """Return the headers of Apple's that follow from a notification, without the topic."""
+    headers = [(APNS_PUSH_TYPE, content.kind.name)]
+    if content.priority != DEFAULT_PRIORITY:
+        headers.append((APNS_PRIORITY, str(content.priority)))
+    if content.expires_at is not None:
+        headers.append((APNS_EXPIRATION, str(content.expires_at)))
     if collapse_id is not None:
         headers.append((APNS_COLLAPSE_ID, collapse_id))
-    return (*headers, ("content-type", "application/json"))
+    return headers
 
 
 def _push_type(notification: Notification) -> PushType:
@@ -426,7 +445,7 @@ def _renamed(
 
 def _too_large(notification: Notification, kind: PushType, size: int) -> PayloadTooLargeError:
     limit = kind.max_payload_bytes
-    field, taken = _largest(notification)
+    field, taken = largest(notification)
     return PayloadTooLargeError(
         f"The payload is {size:,} bytes, {size - limit:,} more than the {limit:,} that Apple takes",
         fix=f"Shorten `{field}`, the largest field with {taken:,} bytes",
@@ -435,7 +454,8 @@ def _too_large(notification: Notification, kind: PushType, size: int) -> Payload
     )
 
 
-def _largest(notification: Notification) -> tuple[str, int]:
+def largest(notification: Notification) -> tuple[str, int]:
+    """Return the largest field of a notification, or member of one, and its bytes as JSON."""
     given = notification.to_dict()
     for name in ("user_info", "content_state", "attributes", "payload"):
         members = given.pop(name, {})

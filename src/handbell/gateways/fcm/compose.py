@@ -96,7 +96,7 @@ def compose(
     message = {"android": android, "notification": _texts(notification) if is_shown else {}}
     payload = to_json({name: value for name, value in {**message, "data": data}.items() if value})
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise _too_large(notification, len(payload))
+        raise too_large(len(payload), *_largest(notification))
     return Message(
         payload=payload,
         headers=HEADERS,
@@ -318,8 +318,8 @@ def _data_text(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value).decode()
 
 
-def _too_large(notification: Notification, size: int) -> PayloadTooLargeError:
-    field, taken = _largest(notification)
+def too_large(size: int, field: str, taken: int) -> PayloadTooLargeError:
+    """Return the error for a message of ``size`` bytes, whose largest field takes ``taken``."""
     return PayloadTooLargeError(
         f"The message is {size:,} bytes, {size - MAX_PAYLOAD_BYTES:,} more than the "
         f"{MAX_PAYLOAD_BYTES:,} that FCM takes",

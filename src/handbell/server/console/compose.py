@@ -14,6 +14,7 @@ from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
 from handbell.delivery.ledger.reports import describe, describe_recipients
 from handbell.errors import HandbellError, IdempotencyError
+from handbell.services.forms import FCM_APPLE
 
 from .compose_preview import AudienceCounts, DraftPreview, look
 from .draft import Draft, add_fault, read_recipients
@@ -24,8 +25,13 @@ from .security import protect
 
 REMEMBERED: Final = 1000
 """The number of replacement sends that are remembered by their form."""
-DEVICE_WORDS: Final = {"apns": "iPhone", "fcm": "Android", "webpush": "Browser"}
-"""What each push service's preview is of."""
+DEVICE_WORDS: Final = {
+    "apns": "iPhone",
+    "fcm": "Android",
+    FCM_APPLE: "iPhone by FCM",
+    "webpush": "Browser",
+}
+"""What the preview of each form is of."""
 _TOLD_AT_MOST: Final = 3
 _SECONDS_OF_ADDRESS: Final = 365 * 24 * 3600
 _MEMORY: Final = "compose"
@@ -287,7 +293,7 @@ async def _form(
         draft = draft.having(once=_fresh())
     address = test_to or _known_address(page)
     template_names, variables = await page.run(_templates, page, draft)
-    services = await page.run(page.system.services_of, page.the_app) or ["apns"]
+    services = await page.run(page.system.forms_of, page.the_app)
     phones: PhonePanel = await page.run(
         shelf,
         page.system,

@@ -93,7 +93,7 @@ class DraftPreview:
 
 def _told(preview: ServicePreview, notes: list[str]) -> dict[str, Any]:
     return {
-        "service": preview.service,
+        "service": preview.form,
         "notes": notes,
         "languages": [
             {
