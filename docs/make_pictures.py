@@ -52,7 +52,7 @@ def _furnished() -> Iterator[Furnished]:
     ):
         ids = {"android_package": sample.bundle_id, "web_origin": "https://shop.example.com"}
         app = system.apps.set_ids(sample, ids)
-        system.set_rules(app, {"rate_limit": "1/second"})
+        system.app_control.set_rules(app, {"rate_limit": "1/second"})
         system.operators.add(MAIL, PASSWORD)
         for platform, model in MODELS.items():
             twin.add_phone(f"Test's {model}", mail="test@4d.com", app=app.id, platform=platform)

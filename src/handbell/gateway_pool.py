@@ -1,37 +1,26 @@
-"""The clients of push services that one process shares, and where each service is reached."""
+"""The clients of push services that one process shares."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from handbell.apps.credential_kinds import Credential
-from handbell.errors import CredentialError, TwinError
-from handbell.fixes import Action, Fix
-from handbell.gateways.apns.client import ApnsGateway, Endpoint
+from handbell.errors import CredentialError
+from handbell.gateways.apns.client import ApnsGateway
 from handbell.gateways.fcm.client import FcmGateway
 from handbell.gateways.gateway import Gateway
 from handbell.gateways.push_client import PushClient
 from handbell.gateways.webpush.client import WebPushGateway
-from handbell.services.address import Address
 from handbell.services.apns.credential import AuthKey, Certificate
-from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.services.fcm.credential import ServiceAccount
-from handbell.services.fcm.protocol import URL as FCM_URL
-from handbell.services.table import SERVICES
 from handbell.services.webpush.credential import VapidKey
-from handbell.services.webpush.hosts import PushHosts
 from handbell.settings import Settings
-from handbell.twin.discovery import Address as TwinAddress
-from handbell.twin.discovery import read_address
 
-__all__ = ["Endpoint", "GatewayPool"]
+from .service_endpoints import TWIN, ServiceEndpoints
 
-TWIN: Final = "twin"
-_NO_TWIN: Final = "https://(the twin, not running)"
 # The twin needs nobody to write to.
 _TWIN_SUBJECT: Final = "https://localhost"
 
@@ -39,20 +28,20 @@ _TWIN_SUBJECT: Final = "https://localhost"
 class GatewayPool:
     """The gateways of one process, each created on first use.
 
-    ``twin_folder`` is where a twin tells its addresses. ``now`` gives UNIX seconds, ``seconds``
-    those of a monotonic clock. A gateway belongs to the event loop in which it was first used.
+    ``endpoints`` says where services are reached. ``now`` gives UNIX seconds, ``seconds`` those of
+    a monotonic clock. A gateway belongs to the event loop in which it was first used.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        twin_folder: Path,
+        endpoints: ServiceEndpoints,
         now: Callable[[], float],
         seconds: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._twin_folder = twin_folder
+        self._endpoints = endpoints
         self._now = now
         self._seconds = seconds
         # A worker that is new begins with one, until the others have heard of it.
@@ -94,26 +83,26 @@ class GatewayPool:
         """Return where a gateway leads: another one is needed where that has changed."""
         match credential:
             case ServiceAccount():
-                tokens = self.token_endpoint(credential, environment)
-                return self.endpoint("fcm", environment), tokens
+                tokens = self._endpoints.token_endpoint(credential, environment)
+                return self._endpoints.endpoint("fcm", environment), tokens
             case VapidKey():
-                return (self._web_push_twin().webpush_url,) if environment == TWIN else ()
+                return (self._endpoints.web_push_twin().webpush_url,) if environment == TWIN else ()
             case _:
-                return (self.endpoint("apns", environment),)
+                return (self._endpoints.endpoint("apns", environment),)
 
     def open_apns(
         self, credential: AuthKey | Certificate, environment: str, **options: Any
     ) -> ApnsGateway:
         """Return a gateway to Apple."""
-        endpoints = {environment: self.endpoint("apns", environment)}
+        endpoints = {environment: self._endpoints.endpoint("apns", environment)}
         return ApnsGateway(credential=credential, endpoints=endpoints, **options)
 
     def open_fcm(self, credential: ServiceAccount, environment: str, **options: Any) -> FcmGateway:
         """Return a gateway to FCM."""
         return FcmGateway(
             credential=credential,
-            endpoint=self.endpoint("fcm", environment),
-            token_endpoint=self.token_endpoint(credential, environment),
+            endpoint=self._endpoints.endpoint("fcm", environment),
+            token_endpoint=self._endpoints.token_endpoint(credential, environment),
             **options,
         )
 
@@ -134,83 +123,11 @@ class GatewayPool:
         return WebPushGateway(
             credential=credential,
             subject=subject,
-            hosts=self.push_hosts,
-            ca_file=Path(self._web_push_twin().ca_file) if is_twin else None,
+            hosts=self._endpoints.push_hosts,
+            ca_file=Path(self._endpoints.web_push_twin().ca_file) if is_twin else None,
             proxies=self._settings.proxies,
             **options,
         )
-
-    # -- where services are reached --------------------------------------------------------------
-
-    def endpoint(self, service: str, environment: str) -> Endpoint:
-        """Return the endpoint of a service's environment, with its trusted authority.
-
-        Raises TwinError while no twin is running. Endpoints of Web Push come with the addresses.
-        """
-        if environment != TWIN:
-            return self._hosts[service, environment]
-        address = self._twin()
-        url = address.production_url if service == "apns" else address.fcm_url
-        return Endpoint(_of_twin(url, service), Path(address.ca_file))
-
-    def token_endpoint(self, account: ServiceAccount, environment: str) -> Endpoint:
-        """Return where a service account asks for access tokens.
-
-        Raises TwinError while no twin is running.
-        """
-        if environment != TWIN:
-            settings, url = self._settings, account.token_uri
-            return Endpoint(url, settings.apns_ca_file, proxy=settings.proxies.to(url))
-        address = self._twin()
-        return Endpoint(_of_twin(address.oauth_url, "fcm"), Path(address.ca_file))
-
-    def describe_host(self, service: str, environment: str) -> str:
-        """Return the address of a service, even while the twin is not running."""
-        try:
-            return self.endpoint(service, environment).url
-        except TwinError:
-            return _NO_TWIN
-
-    @property
-    def push_hosts(self) -> PushHosts:
-        """Return which endpoints of browsers are sent to."""
-        address = read_address(self._twin_folder)
-        twin = None if address is None else address.webpush_url or None
-        return PushHosts.read(self._settings.web_push_hosts, twin=twin)
-
-    def check_address(self, address: Address, environment: str) -> None:
-        """Raise RegistryError for an address at a host that is not sent to."""
-        if SERVICES[address.service].origin_of is not None:
-            self.push_hosts.target(address.token, environment)
-
-    def _web_push_twin(self) -> TwinAddress:
-        address = self._twin()
-        _of_twin(address.webpush_url, "webpush")
-        return address
-
-    def _twin(self) -> TwinAddress:
-        address = read_address(self._twin_folder)
-        if address is None:
-            raise TwinError(
-                "The twin is not running",
-                fix=Fix(Action.START_TWIN, "Start it in another terminal"),
-            )
-        return address
-
-    @cached_property
-    def _hosts(self) -> Mapping[tuple[str, str], Endpoint]:
-        settings, proxies = self._settings, self._settings.proxies
-        urls = {
-            ("apns", "production"): settings.apns_production_url or PRODUCTION_URL,
-            ("apns", "development"): settings.apns_development_url or DEVELOPMENT_URL,
-            ("fcm", "production"): settings.fcm_url or FCM_URL,
-        }
-        return {
-            place: Endpoint(url, settings.apns_ca_file, proxy=proxies.to(url))
-            for place, url in urls.items()
-        }
-
-    # -- what is open ----------------------------------------------------------------------------
 
     @property
     def connections(self) -> int:
@@ -240,15 +157,6 @@ class GatewayPool:
         """Finish pushes in flight, at most ``within`` seconds, and close every connection."""
         gateways, self._gateways = list(self._gateways.values()), {}
         await asyncio.gather(*(gateway.close(within=within) for gateway in gateways))
-
-
-def _of_twin(url: str, service: str) -> str:
-    if not url:
-        raise TwinError(
-            f"The twin that is running knows no {SERVICES[service].title}",
-            fix=Fix(Action.START_TWIN, "Start one of this version"),
-        )
-    return url
 
 
 _OPENERS: Final[Mapping[type, Callable[..., PushClient]]] = MappingProxyType(

@@ -370,7 +370,7 @@ class AsyncPushNotification(AppClient):
         if read_template_use(notification) is None:
             return Notification.read(notification)
         async with self._ready() as (system, app, _):
-            return await in_thread(system.read_notification, app, notification)
+            return await in_thread(system.templates.read_notification, app, notification)
 
     def _look_up(self, system: "System") -> "tuple[App, AuthKey | None]":
         if self.auth.auth_key is not None:

@@ -293,6 +293,11 @@ class Settings(BaseSettings):
         return self.public_url if self.public_url.startswith("https://") else None
 
     @property
+    def can_mail(self) -> bool:
+        """Whether a mail server and a sender are named."""
+        return self.smtp_url is not None and self.mail_from is not None
+
+    @property
     def webhook_proxies(self) -> Proxies:
         """Return the proxies for webhooks."""
         return self._proxies(self.webhook_proxy)

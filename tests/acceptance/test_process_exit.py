@@ -99,7 +99,7 @@ def place(
         _disturb(system, twin, app, state)
         yield Place(system, twin, app, leaver, state)
         twin.clear_faults()
-        system.set_rules(app, {"cap": "none"})
+        system.app_control.set_rules(app, {"cap": "none"})
         assert asyncio.run(_work_off(system)) <= {"sent"}
         system.database.close()
 
@@ -118,7 +118,7 @@ def _furnish(system: System, twin: RunningTwin) -> App:
 
 def _disturb(system: System, twin: RunningTwin, app: App, state: str) -> None:
     if state == "capped":
-        system.set_rules(app, {"cap": "9/day"})
+        system.app_control.set_rules(app, {"cap": "9/day"})
     elif state == "silent":
         twin.add_fault("silence", count=100_000)
     elif state == "overloaded":

@@ -78,7 +78,7 @@ def test_a_rate_is_that_of_all_workers_together(stage: Stage, kind: str) -> None
     mails = [f"user{one}@example.com" for one in range(people)]
     for mail in mails:
         stage.add_phone(mail)
-    stage.system.set_rules(stage.app, {"rate_limit": f"{rate}/s burst {burst}"})
+    stage.system.app_control.set_rules(stage.app, {"rate_limit": f"{rate}/s burst {burst}"})
 
     delays = [0.0]
 
@@ -113,7 +113,7 @@ def test_a_cap_counts_what_other_workers_have_on_their_way(stage: Stage, kind: s
     """However many workers send to a person at one time, no more arrive than the cap says."""
     mails = [f"user{one}@example.com" for one in range(8)]
     tokens = [stage.add_phone(mail).token for mail in mails]
-    stage.system.set_rules(stage.app, {"cap": "2/day"})
+    stage.system.app_control.set_rules(stage.app, {"cap": "2/day"})
     stage.twin.add_fault("slow", seconds=0.3, count=1000)
     to = {"everybody": True} if kind == "everybody" else mails
 

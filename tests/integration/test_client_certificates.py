@@ -278,7 +278,7 @@ def test_a_hang_up_is_told_everywhere(
         (delivery,) = response.deliveries
         assert (delivery.state, delivery.reason) == ("held", REFUSED)
         assert await asyncio.to_thread(_is_stopped, system, app)
-        found = [one for one in await system.check_up(app) if one.check == "production"]
+        found = [one for one in await system.doctor.check_up(app) if one.check == "production"]
         assert [REFUSED in one.sentence for one in found] == [True]
         assert "add a new one" in found[0].fix
         story = system.why(app, MAIL)
@@ -291,7 +291,7 @@ def test_a_hang_up_is_told_everywhere(
 
 
 def _is_stopped(system: System, app: App) -> bool:
-    (held, *_) = system.obstacles(app)
+    (held, *_) = system.app_control.obstacles(app)
     return held.kind == "stopped" and REFUSED in held.what
 
 
@@ -328,7 +328,7 @@ def test_beside_a_certificate_that_is_refused_a_key_is_used(
                 ] != ["sent"]:
                     system.engine.worker.wake()
                     await asyncio.sleep(0.05)
-            assert not [one for one in system.obstacles(app) if one.kind == "stopped"]
+            assert not [one for one in system.app_control.obstacles(app) if one.kind == "stopped"]
             await system.close()
 
     run(story)

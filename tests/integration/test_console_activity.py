@@ -122,7 +122,7 @@ def test_what_stops_sending_is_said(console: Console) -> None:
     (key,) = system.apps.credentials(app)
     place = CircuitScope(app.id, "production", key.fingerprint, app.apple.bundle_id)
     system.rules_store.note(StoredCircuit(place, None, stop))
-    system.switch(app, is_enabled=False)
+    system.app_control.switch(app, is_enabled=False)
     assert not _says_on(console.visitor, app.id)
     page = console.get()
     assert "has been stopped since" in page
@@ -190,7 +190,7 @@ def test_what_is_held_up_names_no_time_at_which_it_goes(console: Console) -> Non
     console.stage.add_phone("user1@example.com")
     planned = console.send("user1@example.com", send_at="2099-01-01T10:00Z", wait=False)
     assert "the next at" in console.get(f"/{planned}")
-    system.switch(app, is_enabled=False)
+    system.app_control.switch(app, is_enabled=False)
     stuck = console.send("user1@example.com")
     page = console.get(f"/{stuck}")
     assert "Held up" in page

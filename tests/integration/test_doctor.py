@@ -24,7 +24,7 @@ DAY = 86_400
 def _check_up(stage: "Stage") -> dict[str, Finding]:
     async def run() -> list[Finding]:
         try:
-            return await stage.system.check_up(stage.app)
+            return await stage.system.doctor.check_up(stage.app)
         finally:
             await stage.system.close_gateways()
 
@@ -42,7 +42,7 @@ def test_all_is_right_where_all_is_right(stage: "Stage") -> None:
     found = _check_up(stage)
     assert set(found) == {"key", "production", "development"}
     for name in ("production", "development"):
-        host = authority(stage.system.gateways.endpoint("apns", name).url)
+        host = authority(stage.system.endpoints.endpoint("apns", name).url)
         assert found[name].sentence.startswith(f"{host} as {name} host accepts")
     assert {finding.verdict for finding in found.values()} == {"right"}
 

@@ -23,7 +23,7 @@ FCM = "fcm.googleapis.com"
 def _check_up(stage: Stage) -> dict[str, Finding]:
     async def run() -> list[Finding]:
         try:
-            return await stage.system.check_up(stage.app)
+            return await stage.system.doctor.check_up(stage.app)
         finally:
             await stage.system.close_gateways()
 

@@ -168,19 +168,19 @@ class OnItsWay(RuleBasedStateMachine):
     def lay_down(self, rules: dict[str, str]) -> None:
         """Change the app's rules."""
         with contextlib.suppress(HandbellError):
-            self.play.system.set_rules(self.play.app, rules)
+            self.play.system.app_control.set_rules(self.play.app, rules)
 
     @rule(is_enabled=st.booleans())
     def switch(self, is_enabled: bool) -> None:  # noqa: FBT001
         """Switch the app off and on."""
         with contextlib.suppress(HandbellError):
-            self.play.system.switch(self.play.app, is_enabled)
+            self.play.system.app_control.switch(self.play.app, is_enabled)
 
     @rule()
     def resume(self) -> None:
         """Close the circuit by hand."""
         with contextlib.suppress(HandbellError):
-            self.play.system.resume(self.play.app)
+            self.play.system.app_control.resume(self.play.app)
 
     @rule(is_missing=st.booleans())
     def lose_key(self, is_missing: bool) -> None:  # noqa: FBT001
@@ -234,9 +234,9 @@ class OnItsWay(RuleBasedStateMachine):
         play = self.play
         play.system.is_missing = False
         play.gateway.answers = "accepted"
-        play.system.set_rules(play.app, {"cap": "none", "rate_limit": "none"})
-        play.system.switch(play.app, True)
-        play.system.resume(play.app)
+        play.system.app_control.set_rules(play.app, {"cap": "none", "rate_limit": "none"})
+        play.system.app_control.switch(play.app, True)
+        play.system.app_control.resume(play.app)
 
         async def end() -> None:
             for call in list(play.gateway.calls):

@@ -204,7 +204,7 @@ def test_a_preview_speaks_each_language(scene: Scene) -> None:
     notification = Notification.read(
         {"title": "Hello", "languages": {**LANGUAGES, "de": {"body": "x" * 5000}}}
     )
-    found = scene.system.preview_languages(scene.app, notification)
+    found = scene.system.previewer.languages(scene.app, notification)
     assert [one.language for one in found] == [None, "fr", "zh-Hant", "de"]
     assert [bool(one.problem) for one in found] == [False, False, False, True]
     assert found[1].notification == {"title": "Bonjour"}
@@ -213,7 +213,7 @@ def test_a_preview_speaks_each_language(scene: Scene) -> None:
 
     without = dataclasses.replace(notification, languages=LANGUAGES)
     for to in (EVERYBODY, Recipients.read(list(LOCALES))):
-        previews = scene.system.preview(scene.app, without, to)
+        previews = scene.system.previewer.requests(scene.app, without, to)
         assert [one.language for one in previews] == ["fr", "zh-Hant", None]
         assert '"你好"' in previews[1].payload
 

@@ -446,7 +446,7 @@ def test_without_a_mail_server_nobody_is_half_registered(tmp_path: Path) -> None
     before = System(Settings.load(home=tmp_path, smtp_url="smtp://127.0.0.1", mail_from=SENDER))
     before.identities.set(app, proof="link")
     before.database.close()
-    findings = asyncio.run(system.check_up(app))
+    findings = asyncio.run(system.doctor.check_up(app))
     assert [one.verdict for one in findings if one.check == "proof"] == ["wrong"]
     with start_server(system, has_console=False) as server, server.client() as client:
         body = {"mail": MAIL, "device_token": "ab" * 32}

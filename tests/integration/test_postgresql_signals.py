@@ -169,7 +169,9 @@ def test_where_signals_do_not_arrive_it_is_said_and_changes_are_polled_for(
             async with asyncio.timeout(SECONDS):
                 await engine.worker.settled(row)
             finding = next(
-                one for one in await deaf.system.check_up(server.app) if one.check == "signals"
+                one
+                for one in await deaf.system.doctor.check_up(server.app)
+                if one.check == "signals"
             )
             assert finding.verdict == "doubtful"
             assert "HANDBELL_SIGNALS_URL" in finding.fix
@@ -194,7 +196,7 @@ def test_a_changed_rule_and_a_revoked_key_are_heard_of_at_once(server: Stage) ->
             state = machine.engine.worker.app_states.of(server.app)
             assert state.rules.is_enabled
             assert machine.api_keys.check(secret) is not None
-            server.system.switch(server.app, False)
+            server.system.app_control.switch(server.app, False)
             server.system.api_keys.revoke(key.prefix)
             began = time.monotonic()
             await _until(lambda: machine.api_keys.known(secret) is None)

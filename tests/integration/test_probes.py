@@ -84,14 +84,14 @@ async def token_is_gone(play: Play) -> None:
 
 async def no_room_in_the_rate(play: Play) -> None:
     """Leave no room for it in the app's rate."""
-    play.system.set_rules(play.app, {"rate_limit": "1/week"})
+    play.system.app_control.set_rules(play.app, {"rate_limit": "1/week"})
     play.clock.move(SOON_SECONDS)
     await play.engine.worker.app_states.read_rules(play.app_state)
     assert (await play.engine.worker.app_states.grant(play.app_state, 1)).number == 1
     play.clock.move(PROBE_SECONDS)
     late = await play.accept("user1@example.com")
     await play.until(lambda: play.states(late) == {"held": 1})
-    play.system.set_rules(play.app, {"rate_limit": "none"})
+    play.system.app_control.set_rules(play.app, {"rate_limit": "none"})
 
 
 async def sender_stops(play: Play) -> None:
@@ -138,7 +138,7 @@ def test_a_circuit_closes_whatever_became_of_a_probe(
         play.gateway.answers = "accepted"
         await play.until(lambda: not play.engine.worker.in_flight.load.all)
         if by_hand:
-            assert play.system.resume(play.app)
+            assert play.system.app_control.resume(play.app)
             play.clock.move(SOON_SECONDS)
         else:
             play.clock.move(3 * PROBE_SECONDS)

@@ -16,7 +16,7 @@ def _miss_key(play: Play, is_stopped: bool) -> None:  # noqa: FBT001 - as on a s
 
 
 def _switch_off(play: Play, is_stopped: bool) -> None:  # noqa: FBT001
-    play.system.switch(play.app, not is_stopped)
+    play.system.app_control.switch(play.app, not is_stopped)
 
 
 def _answer_busy(play: Play, is_stopped: bool) -> None:  # noqa: FBT001

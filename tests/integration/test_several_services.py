@@ -167,7 +167,7 @@ def test_an_iphone_by_fcm_gets_what_apples_devices_take(stage: ServicesStage, to
     assert [one.reason for one in response.warnings] == ["NotForService"]
     assert stage.gateways["fcm"].pushes[2].address == apple.address
     assert stage.states(response.notification_id or "") == {("fcm", "sent"): 1}
-    shown = stage.system.preview(
+    shown = stage.system.previewer.requests(
         stage.app, Notification.read({"title": "a", "subtitle": "b"}), Recipients.read(MAIL)
     )
     assert [one.warning for one in shown if one.warning] == [
@@ -176,7 +176,7 @@ def test_an_iphone_by_fcm_gets_what_apples_devices_take(stage: ServicesStage, to
     messages = [json.loads(one.payload)["message"] for one in shown if one.warning is None]
     assert ["apns" in one for one in messages].count(True) == 1
     notification = Notification.read({"title": "a"})
-    forms = [one.form for one in stage.system.preview_services(stage.app, notification)]
+    forms = [one.form for one in stage.system.previewer.services(stage.app, notification)]
     assert forms == ["apns", "fcm", "fcm_apple", "webpush"]
 
 
@@ -190,7 +190,7 @@ def test_what_a_device_gets_by_another_service_does_not_matter(stage: ServicesSt
     assert not stage.send(MAIL, push_type="voip", payload={"call": 1}).warnings
     assert stage.pushed() == {"apns": 2}
     content = Notification.read({"title": "t", "subtitle": "s", "color": "#112233"})
-    (shown,) = stage.system.preview(stage.app, content, Recipients.read(MAIL))
+    (shown,) = stage.system.previewer.requests(stage.app, content, Recipients.read(MAIL))
     assert (shown.warning, "api.push.apple.com" in shown.url) == (None, True)
     stage.register(MAIL, "webpush", 2)
     with pytest.raises(PayloadTooLargeError, match="push services take"):
@@ -206,7 +206,7 @@ def test_an_app_without_apples_ids_and_without_a_device_is_no_fault(
     (credential,) = make_credentials(shop)
     stage.system.apps.add_credential(shop, credential)
     content, recipients = Notification.read({"title": "t"}), Recipients.read(to)
-    stage.system.preview(shop, content, recipients)
+    stage.system.previewer.requests(shop, content, recipients)
     acceptance, _ = asyncio.run(stage.system.engine.accept(shop, content, recipients))
     (warning,) = acceptance.warnings
     assert isinstance(warning, Diagnostic)
@@ -217,7 +217,7 @@ def test_the_preview_names_an_installation_id_as_one(stage: ServicesStage) -> No
     """FCM takes an installation id in a member of its own, and the preview shows that."""
     installation = "c" + "A" * 21
     to = Recipients.read({"addresses": [{"service": "fcm", "token": installation}]})
-    (shown,) = stage.system.preview(stage.app, Notification.read({"title": "t"}), to)
+    (shown,) = stage.system.previewer.requests(stage.app, Notification.read({"title": "t"}), to)
     message = json.loads(shown.payload)["message"]
     assert (message["fid"], "token" in message) == (installation, False)
 
@@ -439,7 +439,7 @@ def test_the_dry_run_shows_the_request_of_each_service(stage: ServicesStage) -> 
     """With what a service ignores, and without what proves who sends."""
     _three_devices(stage)
     notification = Notification.read({"title": "Hello", "subtitle": "only Apple's"})
-    shown = stage.system.preview(stage.app, notification, Recipients.read(MAIL))
+    shown = stage.system.previewer.requests(stage.app, notification, Recipients.read(MAIL))
     requests = {one.url.split("/", 3)[2]: one for one in shown if one.warning is None}
     assert set(requests) == {"api.push.apple.com", "fcm.googleapis.com", "one.push.example"}
     assert all(dict(one.headers)["authorization"].endswith("(hidden)") for one in requests.values())

@@ -203,7 +203,7 @@ async def test_a_system_whose_start_failed_closes(settings: "Settings") -> None:
     system.known_workers.enlist = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="odd"):
         await system.engine.start()
-    await system.check_up(app)
+    await system.doctor.check_up(app)
     assert system.connections
     await system.close()
     assert not system.connections

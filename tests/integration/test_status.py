@@ -89,7 +89,7 @@ def test_the_queue_is_counted_by_urgency(stage: Stage) -> None:
     stage.add_phone(MAIL)
     began = time.time()
     with Server(stage.system, with_worker=False) as server:
-        stage.system.switch(stage.app, is_enabled=False)
+        stage.system.app_control.switch(stage.app, is_enabled=False)
         for urgency in ("urgent", "bulk"):
             _accept(server, stage, MAIL, {"urgency": urgency, "send_at": "2099-01-01T10:00Z"})
         _accept(server, stage, None, {"send_at": "2099-01-01T09:00Z"})

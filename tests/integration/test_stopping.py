@@ -172,7 +172,7 @@ def test_one_closes_while_another_sends(play: Play, to: object) -> None:
 @pytest.mark.parametrize("outcome", ["later", "wrong app", "unknown", "bad token"])
 def test_first_answers_that_prove_nothing_stop_nobody(play: Play, outcome: str) -> None:
     """With a cap, deliveries that fall due together each have their turn, and a stop ends."""
-    play.system.set_rules(play.app, {"cap": "9/day"})
+    play.system.app_control.set_rules(play.app, {"cap": "9/day"})
     later = {"send_at": play.clock() + 60}
 
     async def scenario() -> None:

@@ -64,8 +64,8 @@ def _look(scene: Scene, refused: AuthKey) -> None:
     system, app = scene.system, scene.app
     rules = system.rules_store.rules_of(app.id)
     assert (rules.stops, system.rules_store.stopped_apps()) == ((), [])
-    assert [one.kind for one in system.obstacles(app)] == ["no-worker"]
-    (caution,) = system.cautions(app)
+    assert [one.kind for one in system.app_control.obstacles(app)] == ["no-worker"]
+    (caution,) = system.app_control.cautions(app)
     assert refused.key_id in caution.headline
     story = system.why(app, "user0@example.com")
     assert "has been stopped" not in str(story)
@@ -84,9 +84,9 @@ def test_a_key_that_is_removed_takes_its_circuit_along(scene: Scene) -> None:
             await scene.until(engine, lambda: scene.states(sent) == {"held": 1})
 
     asyncio.run(scenario())
-    assert scene.system.cautions(scene.app)
+    assert scene.system.app_control.cautions(scene.app)
     scene.system.apps.remove_credential(scene.app, refused.key_id)
-    assert not scene.system.cautions(scene.app)
+    assert not scene.system.app_control.cautions(scene.app)
     assert not scene.system.rules_store.rules_of(scene.app.id).circuits
 
 
@@ -109,8 +109,8 @@ def test_with_both_keys_refused_the_app_is_stopped(scene: Scene) -> None:
 
     asyncio.run(scenario())
     assert scene.system.rules_store.stopped_apps() == [scene.app.id]
-    assert not scene.system.cautions(scene.app)
-    assert next(iter(scene.system.obstacles(scene.app))).kind == "stopped"
+    assert not scene.system.app_control.cautions(scene.app)
+    assert next(iter(scene.system.app_control.obstacles(scene.app))).kind == "stopped"
 
 
 def _stops(scene: Scene) -> tuple[CircuitStop, ...]:
@@ -130,7 +130,7 @@ def test_the_check_up_names_the_key_that_is_refused(stage: Stage) -> None:
 
     async def run() -> dict[tuple[str, str], str]:
         try:
-            found = await stage.system.check_up(stage.app)
+            found = await stage.system.doctor.check_up(stage.app)
         finally:
             await stage.system.close_gateways()
         assert not [one for one in found if one.check == "clock"]

@@ -91,7 +91,7 @@ class Stage:
 
     def rules(self, **rules: str) -> None:
         """Set the app's rules as an operator does; they hold for workers by then."""
-        self.play.system.set_rules(self.play.app, rules)
+        self.play.system.app_control.set_rules(self.play.app, rules)
         self.play.clock.move(RULES_SECONDS + 2)
 
     @asynccontextmanager
@@ -168,7 +168,7 @@ def _in_quiet_hours(stage: Stage) -> dict[str, Any]:
 
 
 def _switched_off(stage: Stage) -> dict[str, Any]:
-    stage.play.system.switch(stage.play.app, False)
+    stage.play.system.app_control.switch(stage.play.app, False)
     return {}
 
 
@@ -315,7 +315,7 @@ def test_a_rule_that_changes_is_heeded_by_what_waits(stage: Stage) -> None:
             sent = await stage.play.accept(EVERYBODY)
             await stage.at_rest()
         assert {one.reason for one in system.ledger.waits(sent.id)} == {"QuietHours"}
-        system.set_rules(app, {"quiet_hours": "none"})
+        system.app_control.set_rules(app, {"quiet_hours": "none"})
         stage.play.clock.move(2 * RULES_SECONDS)
         await stage.work()
         assert stage.play.states(sent) == {"sent": 2}
@@ -550,7 +550,7 @@ def test_each_session_gets_one_delivery_whatever_happens(
         moved: set[int] = set()
         kills = sum(_take(stage, failing, step, moved) for step in steps)
         gateway.answers = "accepted"
-        play.system.switch(play.app, True)
+        play.system.app_control.switch(play.app, True)
         play.clock.move(RULES_SECONDS + 2)
         asyncio.run(stage.go_through())
         found = play.deliveries(sent)
@@ -581,7 +581,7 @@ def _take(stage: Stage, failing: Failing, step: tuple[str, Any], moved: set[int]
         case "outage", is_down:
             play.gateway.answers = "later" if is_down else "accepted"
         case "switch", is_enabled:
-            play.system.switch(play.app, is_enabled)
+            play.system.app_control.switch(play.app, is_enabled)
             play.clock.move(RULES_SECONDS + 2)
         case "kill", statements:
             return _work_until_killed(stage, failing, statements)

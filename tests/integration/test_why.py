@@ -90,7 +90,7 @@ def _stopped(stage: "Stage") -> None:
 
 def _switched_off(stage: "Stage") -> None:
     stage.add_phone(MAIL)
-    stage.system.switch(stage.app, is_enabled=False)
+    stage.system.app_control.switch(stage.app, is_enabled=False)
     _send(stage)
 
 
@@ -104,13 +104,13 @@ def _quiet(stage: "Stage") -> None:
     stage.add_phone(MAIL)
     now = datetime.now(UTC)
     start, end = (f"{now + timedelta(hours=hours):%H:%M}" for hours in (-1, 1))
-    stage.system.set_rules(stage.app, {"quiet_hours": f"{start}-{end}"})
+    stage.system.app_control.set_rules(stage.app, {"quiet_hours": f"{start}-{end}"})
     _send(stage)
 
 
 def _capped(stage: "Stage") -> None:
     stage.add_phone(MAIL)
-    stage.system.set_rules(stage.app, {"cap": "1/day"})
+    stage.system.app_control.set_rules(stage.app, {"cap": "1/day"})
     _send(stage)
     _send(stage)
 
@@ -411,7 +411,7 @@ def test_what_is_for_a_later_time_is_not_under_way(stage: "Stage") -> None:
 def test_a_switched_off_app_goes_on_when_it_is_on_again(stage: "Stage") -> None:
     """What was held while the app was off falls due within seconds of switching it on."""
     _switched_off(stage)
-    stage.system.switch(stage.app, is_enabled=True)
+    stage.system.app_control.switch(stage.app, is_enabled=True)
     due_at = _held(stage)
     assert due_at < time.time() + 10
 
@@ -420,9 +420,9 @@ def test_removed_quiet_hours_let_go_what_they_held(stage: "Stage") -> None:
     """Without quiet hours nothing waits for their end; a cap that changes moves nothing."""
     _quiet(stage)
     before = _held(stage)
-    stage.system.set_rules(stage.app, {"cap": "3/day"})
+    stage.system.app_control.set_rules(stage.app, {"cap": "3/day"})
     assert _held(stage) == before
-    stage.system.set_rules(stage.app, {"quiet_hours": "none"})
+    stage.system.app_control.set_rules(stage.app, {"quiet_hours": "none"})
     assert _held(stage) < time.time() + 10
     assert stage.system.rules_store.rules_of(stage.app.id).quiet is None
 
@@ -431,8 +431,8 @@ def test_resume_closes_the_circuit_and_lets_go_what_waited(stage: "Stage") -> No
     """After the operator mended it nothing waits for the next try."""
     _stopped(stage)
     assert stage.system.rules_store.rules_of(stage.app.id).stop is not None
-    assert stage.system.resume(stage.app)
-    assert not stage.system.resume(stage.app)
+    assert stage.system.app_control.resume(stage.app)
+    assert not stage.system.app_control.resume(stage.app)
     assert stage.system.rules_store.rules_of(stage.app.id).stop is None
     assert _held(stage) < time.time() + 10
 

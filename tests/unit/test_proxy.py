@@ -103,8 +103,8 @@ def test_apples_hosts_go_through_the_proxy_and_exceptions_do_not() -> None:
         proxy="http://me:hunter2@[2001:db8::1]:3128", no_proxy="sandbox.push.apple.com"
     )
     system = System(settings)
-    proxy = system.gateways.endpoint("apns", "production").proxy
+    proxy = system.endpoints.endpoint("apns", "production").proxy
     assert proxy is not None
     assert proxy.authority == "[2001:db8::1]:3128"
-    assert "hunter2" not in repr(system.gateways.endpoint("apns", "production"))
-    assert system.gateways.endpoint("apns", "development").proxy is None
+    assert "hunter2" not in repr(system.endpoints.endpoint("apns", "production"))
+    assert system.endpoints.endpoint("apns", "development").proxy is None

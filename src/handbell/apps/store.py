@@ -13,6 +13,7 @@ from handbell.storage.tables import circuits as circuits_table
 from handbell.storage.tables import credentials as credentials_table
 
 from .app import App
+from .app_services import services_of
 from .credential_store import (
     ADD_APP,
     KNOWN_SECONDS,
@@ -92,6 +93,10 @@ class AppStore(CredentialStore):
                 statement = update(apps_table).where(apps_table.c.id == sample.row)
                 connection.execute(statement.values(name=given))
         return replace(app, row=primary_key(added.inserted_primary_key))
+
+    def services_of(self, app: App) -> list[str]:
+        """Return the push services that an app is set up for, in their order."""
+        return services_of(app, [] if app.row is None else self.credentials(app))
 
     def set_ids(self, app: App, given: Mapping[str, Any]) -> App:
         """Change what the push services know an app by, and return the app.

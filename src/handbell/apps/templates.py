@@ -13,7 +13,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from handbell._text import nearest
 from handbell.creation.notification import Notification
-from handbell.creation.template import Template, is_name
+from handbell.creation.template import Template, is_name, read_template_use
 from handbell.errors import UnknownAppError, UnknownTemplateError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
@@ -116,6 +116,15 @@ class TemplateStore:
                 if connection.execute(delete(templates).where(*mine)).rowcount:
                     return
         raise self._unknown(app, name)
+
+    def read_notification(self, app: App, value: object) -> Notification:
+        """Parse a notification, or render one of the app's templates.
+
+        A mapping with ``template`` names it and gives its ``variables``; its other members
+        override the template's. Raises NotificationError, TemplateError or UnknownTemplateError.
+        """
+        use = read_template_use(value)
+        return Notification.read(value) if use is None else self.render(app, *use)
 
     def render(
         self,

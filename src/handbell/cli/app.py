@@ -217,9 +217,9 @@ def set_rules(
     if proving:
         parts.identities.set(app, **proving)  # type: ignore[arg-type]  # by their names
     if named:
-        parts.set_rules(app, named)
+        parts.app_control.set_rules(app, named)
     if on is not None:
-        app = parts.switch(app, on)
+        app = parts.app_control.switch(app, on)
     changed = [*ids, *named, *proving, *([] if on is None else ["is_enabled"])]
     changed += [] if name is None else ["name"]
     parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail=", ".join(changed))
@@ -236,7 +236,7 @@ def resume(reference: Reference, *, as_json: Json = False) -> None:
     """
     parts = system()
     app = parts.apps.find(reference)
-    was_stopped = parts.resume(app)
+    was_stopped = parts.app_control.resume(app)
     parts.audit.note(ACTOR, "app.set", app.id, app=app.id, detail="resume")
     if as_json:
         write_json({"was_stopped": was_stopped})
@@ -367,7 +367,7 @@ def _tell_rules(parts: "System", app: "App", *, as_json: bool) -> None:
         say(f"  STOPPED ({where}) since {since}: {stop.reason}: {sentence(words)}")
         say(f"  {sentence(fix)} The next try is at {moment(stop.probe_at * 1000)}, or at")
         say(f"  once after: handbell app resume {app.id}")
-    for caution in parts.cautions(app):
+    for caution in parts.app_control.cautions(app):
         say(f"  {caution.what}", f"  {' '.join(caution.fixes)}")
     for outage in rules_now.outages(parts.now()):
         words, _ = meaning(outage.reason, outage.detail, outage.service)

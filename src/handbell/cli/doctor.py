@@ -43,7 +43,7 @@ def doctor(
 async def _check(app: str | None) -> "list[Finding]":
     parts = system()
     try:
-        return await parts.check_up(parts.apps.find(app or parts.settings.app))
+        return await parts.doctor.check_up(parts.apps.find(app or parts.settings.app))
     finally:
         await parts.close()
 

@@ -182,7 +182,7 @@ async def _send_in_loop(
     # Open until the process ends, which releases other work it has taken.
     async with using(context.settings(), _send_in_loop) as parts:
         found = await in_thread(parts.apps.find, app or parts.settings.app)
-        notification = await in_thread(parts.read_notification, found, written)
+        notification = await in_thread(parts.templates.read_notification, found, written)
         options = Options.read(**send_options)
         if not (recipients.everybody and console.is_terminal):
             return await parts.engine.send(found, notification, recipients, options)
@@ -203,9 +203,9 @@ def _preview(
     found = parts.apps.find(app or parts.settings.app)
     for warning in parts.engine.check_send_time(found, recipients, Options.read(**send_options)):
         say(f"warning: {warning}", err=True)
-    notification = parts.read_notification(found, written)
-    languages = parts.preview_languages(found, notification) if notification.languages else []
-    return parts.preview(found, notification, recipients), languages
+    notification = parts.templates.read_notification(found, written)
+    languages = parts.previewer.languages(found, notification) if notification.languages else []
+    return parts.previewer.requests(found, notification, recipients), languages
 
 
 def _read_recipients(recipients: list[str] | None, *, to_all: bool) -> Recipients:

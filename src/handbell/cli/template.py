@@ -110,7 +110,7 @@ def preview(
     """Render a template in each language, with its size in bytes; nothing is sent."""
     parts = system()
     found = parts.apps.find(app or parts.settings.app)
-    previews = parts.preview_template(found, name, read_pairs("--variable", variable))
+    previews = parts.previewer.template(found, name, read_pairs("--variable", variable))
     if as_json:
         write_json(previews)
     else:

@@ -1,15 +1,17 @@
 """Pre-flight checks before the first real send; every finding is one sentence and a fix."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from functools import partial
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from handbell._text import sentence
+from handbell._thread_pool import in_thread
 from handbell.apps.app import App
-from handbell.apps.checkup import Finding
-from handbell.apps.credential_kinds import KINDS
-from handbell.apps.store import StoredCredential
+from handbell.apps.checkup import Finding, check_credentials, check_web_push
+from handbell.apps.credential_kinds import KINDS, Credential
+from handbell.apps.store import AppStore, StoredCredential
 from handbell.creation.notification import Notification
 from handbell.delivery.policy.meanings import meaning
 from handbell.errors import HandbellError
@@ -25,9 +27,12 @@ from handbell.gateways.outcomes import (
     Refused,
     RetryLater,
 )
+from handbell.registry.identity import IdentityStore, check_identity
 from handbell.services.apns.protocol import DEVELOPMENT_URL, PRODUCTION_URL
 from handbell.services.fcm.protocol import URL as FCM_URL
 from handbell.services.table import SERVICES
+from handbell.settings import Settings
+from handbell.storage.database import Database
 from handbell.storage.signals import Signals
 
 CLOCK_TOLERANCE_SECONDS: Final = 60
@@ -37,8 +42,10 @@ CLOCK_LIMIT_SECONDS: Final = 1500
 _APPLES: Final = frozenset(map(authority, (PRODUCTION_URL, DEVELOPMENT_URL)))
 _VENDORS: Final = {**dict.fromkeys(_APPLES, "Apple"), authority(FCM_URL): "Google"}
 _PROVEN: Final = {"apns": "the team and the bundle id", "fcm": "and the project"}
+"""The services that can be asked without anybody's address, and what their answer proves."""
 
 
+@runtime_checkable
 class ProbedGateway(Protocol):
     """A gateway that can ask its service whether it accepts a credential."""
 
@@ -66,6 +73,68 @@ class Serving(NamedTuple):
 
 FindProbed = Callable[[str, str], ProbedGateway]
 """Gives the gateway to an environment with the credential of a key id."""
+
+
+class Doctor:
+    """Checks apps: their credentials, their ids, this machine's clock, and the push services.
+
+    ``open_gateway`` gives the gateway of a credential to an environment, ``now`` is in UNIX
+    seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        apps: AppStore,
+        identities: IdentityStore,
+        *,
+        open_gateway: Callable[[Credential, str], object],
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._apps = apps
+        self._identities = identities
+        self._open_gateway = open_gateway
+        self._now = now
+
+    async def check_up(self, app: App) -> list[Finding]:
+        """Check an app's configuration, and ask each push service whether it takes the key."""
+        settings, stored = self._settings, self._apps.credentials(app)
+        unusable = self._apps.unusable(app)
+        findings = list(check_credentials(app, stored, now=self._now(), unusable=unusable))
+        findings += check_web_push(
+            app, stored, contact=settings.web_push_contact, hosts=settings.web_push_hosts
+        )
+        findings += check_identity(self._identities.of(app), can_mail=settings.can_mail)
+        if self._database.path is None:
+            findings.append(await in_thread(check_signals, self._database.signals))
+        serving = [
+            Serving(name, environment, found)
+            for name in _PROVEN
+            for environment in SERVICES[name].environments
+            if (found := _serving(name, environment, stored, unusable))
+        ]
+        return findings + await probe(app, serving, partial(self._probed, app))
+
+    def _probed(self, app: App, environment: str, key_id: str) -> ProbedGateway:
+        gateway = self._open_gateway(self._apps.credential(app, key_id), environment)
+        assert isinstance(gateway, ProbedGateway)  # noqa: S101 - of a service in _PROVEN
+        return gateway
+
+
+def _serving(
+    service: str, environment: str, stored: list[StoredCredential], unusable: Container[str]
+) -> list[StoredCredential]:
+    return [
+        item
+        for item in stored
+        if item.service == service
+        and item.key_id not in unusable
+        and (item.environment or environment) == environment
+        and (item.environment is not None or environment != "twin")
+    ]
 
 
 async def probe(app: App, serving: Sequence[Serving], find_gateway: FindProbed) -> list[Finding]:

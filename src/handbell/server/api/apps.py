@@ -303,7 +303,7 @@ async def check_up(context: ContextDep, app: AppDep) -> CheckUp:
     validates.
     """
     await context.require("check-up", app.id, CHECK_UPS)
-    findings = await context.system.check_up(app)
+    findings = await context.system.doctor.check_up(app)
     verdicts = {finding.verdict for finding in findings}
     worst = next((item for item in ("wrong", "doubtful") if item in verdicts), "right")
     return CheckUp.model_validate(
@@ -395,9 +395,9 @@ def _change(context: Context, app: App, given: dict[str, Any], actor: str) -> Ap
     if "name" in given:
         system.apps.rename(app, given["name"])
     if rules:
-        system.set_rules(app, rules)
+        system.app_control.set_rules(app, rules)
     if "is_enabled" in given:
-        system.switch(app, given["is_enabled"])
+        system.app_control.switch(app, given["is_enabled"])
     system.audit.note(actor, "app.set", app.id, app=app.id, detail=", ".join(sorted(given)))
     return describe(context, system.apps.find(app.id))
 

@@ -106,7 +106,7 @@ def reader_of(scope: Scope, context: Context, app: App) -> EntryReader:
             f"The header Idempotency-Key is empty or over {LONGEST_KEY} characters",
             fix="Use a UUID, say",
         )
-    return EntryReader(app=app, key=key, render=context.system.read_notification)
+    return EntryReader(app=app, key=key, render=context.system.templates.read_notification)
 
 
 async def answer_list(context: Context, reader: EntryReader, values: list[object]) -> Response:

@@ -204,9 +204,11 @@ async def preview(request: Request, app: AppDep, caller: CallerDep) -> Response:
     value = await _object(request, ("notification", "recipients"))
 
     def look() -> Any:
-        content = context.system.read_notification(app, value["notification"])
+        content = context.system.templates.read_notification(app, value["notification"])
         recipients = read_recipients(value["recipients"])
-        shown = representation.represent(context.system.preview(app, content, recipients))
+        shown = representation.represent(
+            context.system.previewer.requests(app, content, recipients)
+        )
         return told_to(caller, shown, named=recipients.addresses)
 
     return _answer(await context.run(look))
@@ -314,7 +316,9 @@ async def replace(
     """Send new content under the same collapse id; unsent deliveries of the old are cancelled."""
     context = context_of(request)
     value = await _object(request, ("notification",))
-    content = await context.run(context.system.read_notification, app, value["notification"])
+    content = await context.run(
+        context.system.templates.read_notification, app, value["notification"]
+    )
     accepted = await context.system.engine.accept_replacement(app, id, content)
     if (wait := read_wait(prefer)) is not None:
         outcome = await outcome_of(context, accepted, wait)

@@ -210,7 +210,7 @@ async def preview_template(
     depend on it.
     """
     preview = await context.run(
-        context.system.preview_template, app, name, given.variables, given.notification
+        context.system.previewer.template, app, name, given.variables, given.notification
     )
     return TemplatePreviewOut.model_validate(
         {"name": name, "languages": [wording(item) for item in preview]}

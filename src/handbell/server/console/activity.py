@@ -113,7 +113,7 @@ def sending_state_of(system: System, app: App) -> SendingState:
     """Return the current state of sending for an app."""
     return SendingState(
         status=system.status.read(),
-        held=system.obstacles(app),
+        held=system.app_control.obstacles(app),
         stopped_elsewhere=tuple(
             item for item in system.rules_store.stopped_apps() if item != app.id
         ),

@@ -19,7 +19,7 @@ class CheckUp:
 
 async def check_up(page: Page) -> CheckUp:
     """Run a check-up of the page's app, and keep its findings."""
-    findings = await page.system.check_up(page.the_app)
+    findings = await page.system.doctor.check_up(page.the_app)
     found = CheckUp(at=int(page.system.now() * 1000), findings=findings)
     page.console.memory.setdefault(_MEMORY, {})[page.the_app.id] = found
     return found

@@ -91,7 +91,7 @@ async def preview(page: Page) -> Response:
     """Return the preview of a draft, for the script that updates it on typing."""
     draft = Draft.read(page.form)
     seen = await _look(page, draft)
-    held = await page.run(page.system.obstacles, page.the_app)
+    held = await page.run(page.system.app_control.obstacles, page.the_app)
     parts = page.console.templates.get_template("held.html").module
     shown = str(parts.held(page, held))  # type: ignore[attr-defined]
     return protect(JSONResponse({**seen.to_dict(draft), "held": shown}))
@@ -160,7 +160,7 @@ async def _send(page: Page, draft: Draft, *, is_confirmed: bool) -> Response:
 
 async def _accepted(page: Page, *, is_later: bool = False) -> tuple[str, str]:
     """Return the message after a send, and its kind: never green, since nothing is sent yet."""
-    held = await page.run(page.system.obstacles, page.the_app)
+    held = await page.run(page.system.app_control.obstacles, page.the_app)
     if held:
         return f"Accepted, and it waits: {held[0].headline.rstrip(':')}", "wait"
     if is_later:
@@ -221,7 +221,7 @@ async def _test(page: Page, draft: Draft) -> Response:
         return await _form(page, draft, seen, faults, status=422, test_to=address)
     if not accepted.is_former:
         await _note(page, accepted.id, seen.notification, to, "a test ")
-    held = await page.run(page.system.obstacles, page.the_app)
+    held = await page.run(page.system.app_control.obstacles, page.the_app)
     message = f"The test is on its way to {address}."
     if held:
         message = f"The test to {address} waits: {held[0].headline.rstrip(':')}"
@@ -293,7 +293,7 @@ async def _form(
         draft = draft.having(once=_fresh())
     address = test_to or _known_address(page)
     template_names, variables = await page.run(_templates, page, draft)
-    services = await page.run(page.system.forms_of, page.the_app)
+    services = await page.run(page.system.previewer.forms_of, page.the_app)
     phones: PhonePanel = await page.run(
         shelf,
         page.system,
@@ -314,7 +314,7 @@ async def _form(
         test_once=_fresh(),
         template_options=[("", "None"), *((name, name) for name in template_names)],
         variables=variables,
-        held=await page.run(page.system.obstacles, page.the_app),
+        held=await page.run(page.system.app_control.obstacles, page.the_app),
         draft_key=_draft_key(page),
         said=message,
         is_reached=is_reached,

@@ -132,10 +132,12 @@ def look(
     """Return the preview of a draft. Blocks; ``is_fresh`` recounts the audience."""
     faults = Faults()
     content = draft.content(faults)
-    notification = read_notification(partial(system.read_notification, app, content), faults)
+    notification = read_notification(
+        partial(system.templates.read_notification, app, content), faults
+    )
     services: tuple[ServicePreview, ...] = ()
     if notification is not None:
-        services = tuple(system.preview_services(app, notification))
+        services = tuple(system.previewer.services(app, notification))
         # What another service refuses is told beside its preview: who has it may not be meant.
         carried = [one for one in services if not one.refusal]
         if not carried:

@@ -113,7 +113,7 @@ def _read(page: Page) -> dict[str, Any]:
         after=page.number("after"),
     )
     found = page.system.reports.deliveries(overview.id, search, limit=PAGE)
-    held = page.system.obstacles(page.the_app)
+    held = page.system.app_control.obstacles(page.the_app)
     return {
         "held": held,
         "named": [str(text) for kind in funnel.named.values() if _is_list(kind) for text in kind],

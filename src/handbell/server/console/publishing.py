@@ -137,7 +137,7 @@ async def ask_switch(page: Page) -> Response:
 async def switch(page: Page) -> Response:
     """Switch an app's push on or off."""
     is_on = page.form.text("to") == "on"
-    app = await page.run(page.system.switch, page.the_app, is_on)
+    app = await page.run(page.system.app_control.switch, page.the_app, is_on)
     word = "on" if is_on else "off"
     await page.note("app.set", app.id, f"push {word}")
     kind = "good" if is_on else "plain"
@@ -147,7 +147,7 @@ async def switch(page: Page) -> Response:
 @pages.post(f"{APP}/resume")
 async def resume(page: Page) -> Response:
     """Retry at once what a circuit holds."""
-    was_stopped = await page.run(page.system.resume, page.the_app)
+    was_stopped = await page.run(page.system.app_control.resume, page.the_app)
     await page.note("app.set", page.the_app.id, "resume")
     message = "Sending goes on within seconds." if was_stopped else "Sending was not stopped."
     return page.redirect(page.app_url(), message=message)
@@ -196,6 +196,7 @@ async def show_app(page: Page, faults: Faults | None = None, form: Form | None =
 
 def _read(page: Page) -> dict[str, Any]:
     system, app = page.system, page.the_app
+    control = system.app_control
     rules = system.rules_store.rules_of(app.id)
     return {
         "app": app,
@@ -204,10 +205,10 @@ def _read(page: Page) -> dict[str, Any]:
         "rules": rules,
         "rate": _rate(rules),
         "held": [
-            *(obstacle for obstacle in system.obstacles(app) if obstacle.kind in _TOLD_HERE),
-            *system.cautions(app),
+            *(held for held in control.obstacles(app) if held.kind in _TOLD_HERE),
+            *control.cautions(app),
         ],
-        "can_mail": system.can_mail,
+        "can_mail": system.settings.can_mail,
         "identity": system.identities.of(app),
         "zones": time_zones(),
     }

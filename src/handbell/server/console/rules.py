@@ -36,7 +36,7 @@ async def set_rules(page: Page) -> Response:
         return await show_app(page, faults, page.form)
     if not changed:
         return page.redirect(page.app_url("#rules"), message="Nothing was changed.")
-    await page.run(page.system.set_rules, page.the_app, changed)
+    await page.run(page.system.app_control.set_rules, page.the_app, changed)
     await page.note(
         "app.set", page.the_app.id, ", ".join(f"{name} {text}" for name, text in changed.items())
     )

@@ -8,8 +8,8 @@ from handbell._proxy import Proxy
 from handbell.apps.app import App
 from handbell.apps.sample_keys import make_service_account
 from handbell.errors import TwinError
-from handbell.gateway_pool import GatewayPool
 from handbell.gateways.http2 import Endpoint
+from handbell.service_endpoints import ServiceEndpoints
 from handbell.services.fcm.protocol import TOKEN_URI, URL
 from handbell.settings import Settings
 
@@ -33,9 +33,9 @@ def test_google_is_reached_by_each_hosts_own_way(
     settings = Settings.load(
         home=tmp_path, proxy="http://proxy.example.com:3128", no_proxy=exceptions
     )
-    pool = GatewayPool(settings, twin_folder=tmp_path, now=lambda: 0, seconds=lambda: 0)
+    endpoints = ServiceEndpoints(settings, twin_folder=tmp_path)
     account = make_service_account(App(android_package="com.sample.shop"))
-    assert pool.endpoint("fcm", "production") == Endpoint(URL, proxy=of_fcm)
-    assert pool.token_endpoint(account, "production") == Endpoint(TOKEN_URI, proxy=of_tokens)
+    assert endpoints.endpoint("fcm", "production") == Endpoint(URL, proxy=of_fcm)
+    assert endpoints.token_endpoint(account, "production") == Endpoint(TOKEN_URI, proxy=of_tokens)
     with pytest.raises(TwinError, match="not running"):
-        pool.token_endpoint(account, "twin")
+        endpoints.token_endpoint(account, "twin")
