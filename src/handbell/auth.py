@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ._text import nearest
-from .errors import AppError
+from .errors import AppError, CredentialError
+
+if TYPE_CHECKING:
+    from .apps.app import App
+    from .services.apns.credential import AuthKey
+    from .system import System
 
 _CAMEL_CASE: Final = {
     "bundleId": "bundle_id",
@@ -62,3 +67,24 @@ def own_auth(app: str | Auth | Mapping[str, Any] | None, *, is_development: bool
     auth = Auth.read(app) if isinstance(app, Mapping) else Auth()
     auth.is_development = auth.is_development or is_development
     return auth
+
+
+def find_unregistered(system: "System", auth: Auth) -> "tuple[App, AuthKey]":
+    """Return the app of an auth object that has a key, and the key.
+
+    Its ``key_id`` is filled in. Raises CredentialError for one that lacks a member, or whose key
+    cannot be read.
+    """
+    from .apps.app import App  # noqa: PLC0415 - heavy
+    from .services.apns.credential import read_auth_key  # noqa: PLC0415 - heavy
+
+    if auth.auth_key is None or auth.team_id is None or auth.bundle_id is None:
+        raise CredentialError(
+            "The auth object lacks its key, team id or bundle id",
+            fix="Set auth_key, team_id and bundle_id",
+        )
+    app = App(team_id=auth.team_id, bundle_id=auth.bundle_id)
+    key = read_auth_key(auth.auth_key, team_id=auth.team_id, key_id=auth.key_id)
+    auth.key_id = key.key_id
+    # Sessions of an app that the registry knows are found even so.
+    return system.apps.by_ids([app.id]).get(app.id, app), key

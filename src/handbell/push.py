@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from ._clients import AppClient, BlockingClient, blocking
 from ._thread_pool import in_thread
 from ._timeout import read_timeout
-from .auth import Auth, own_auth
+from .auth import Auth, find_unregistered, own_auth
 from .creation.notification import Notification
 from .creation.recipients import EVERYBODY, Recipients
-from .creation.tap_target import Record
+from .creation.tap_target import TapTarget
 from .creation.template import read_template_use
-from .errors import CredentialError, RecipientsError, SettingsError
+from .errors import RecipientsError, SettingsError
 from .sessions import AsyncSessions, Sessions
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ __all__ = [
 
 NotificationLike = Notification | Mapping[str, Any]
 RecipientsLike = Recipients | str | Sequence[str | Mapping[str, Any]] | Mapping[str, Any]
-TargetLike = str | Mapping[str, Any] | Record | tuple[str, Any]
+TargetLike = TapTarget
 SendAtLike = str | float | datetime | None
 
 
@@ -143,11 +143,14 @@ class AsyncPushNotification(AppClient):
         deliveries by state so far; :meth:`wait` tells the outcome later. Raises as :meth:`send`.
         To everybody: ``enqueue(notification, {"everybody": True})``.
         """
-        named = Recipients.read(self._named(recipients))
-        send_options = SendOptions(
-            send_at=send_at, urgency=urgency, idempotency_key=idempotency_key
+        return await self.send(
+            notification,
+            recipients,
+            send_at=send_at,
+            urgency=urgency,
+            idempotency_key=idempotency_key,
+            timeout=0,
         )
-        return await self._send(notification, named, send_options, 0)
 
     async def send_all(
         self,
@@ -199,12 +202,8 @@ class AsyncPushNotification(AppClient):
 
         def options_of(name: str) -> Options:
             key = idempotency_key and f"{idempotency_key}:{name}"
-            return Options.read(
-                is_development=self.auth.is_development,
-                send_at=send_at,
-                urgency=urgency,
-                idempotency_key=key,
-            )
+            own: SendOptions = {**send_options, "idempotency_key": key}
+            return Options.read(is_development=self.auth.is_development, **own)
 
         async with self._ready() as (system, app, key):
             return await send_each(
@@ -374,7 +373,7 @@ class AsyncPushNotification(AppClient):
 
     def _look_up(self, system: "System") -> "tuple[App, AuthKey | None]":
         if self.auth.auth_key is not None:
-            return _read_explicit(system, self.auth)
+            return find_unregistered(system, self.auth)
         app, key = super()._look_up(system)
         self.auth.bundle_id, self.auth.team_id = app.bundle_id, app.team_id
         return app, key
@@ -438,23 +437,7 @@ class PushNotification(BlockingClient[AsyncPushNotification]):
 
 def _with_target(notification: NotificationLike, target: TargetLike) -> Mapping[str, Any]:
     """Return the use of a template with what opens a target, which wins over the template's own."""
-    write_notification = dict(notification) if isinstance(notification, Mapping) else {}
-    info = write_notification.pop("user_info", write_notification.pop("userInfo", None))
+    content = dict(notification) if isinstance(notification, Mapping) else {}
+    info = content.pop("user_info", content.pop("userInfo", None))
     opened = Notification.read({"silent": True, "user_info": info}).with_target(target)
-    return {**write_notification, "user_info": dict(opened.user_info)}
-
-
-def _read_explicit(system: "System", auth: Auth) -> "tuple[App, AuthKey]":
-    from .apps.app import App  # noqa: PLC0415 - heavy
-    from .services.apns.credential import read_auth_key  # noqa: PLC0415 - heavy
-
-    if auth.auth_key is None or auth.team_id is None or auth.bundle_id is None:
-        raise CredentialError(
-            "The auth object lacks its key, team id or bundle id",
-            fix="Set auth_key, team_id and bundle_id",
-        )
-    app = App(team_id=auth.team_id, bundle_id=auth.bundle_id)
-    key = read_auth_key(auth.auth_key, team_id=auth.team_id, key_id=auth.key_id)
-    auth.key_id = key.key_id
-    # Sessions of an app that the registry knows are found even so.
-    return system.apps.by_ids([app.id]).get(app.id, app), key
+    return {**content, "user_info": dict(opened.user_info)}

@@ -25,7 +25,7 @@ class Record:
         return {"dataClass": self.data_class, "entity": {"primaryKey": self.primary_key}}
 
 
-TapTarget = str | Mapping[str, Any] | tuple[str, Any] | Record
+TapTarget = str | Mapping[str, Any] | Record | tuple[str, Any]
 """What :meth:`~handbell.creation.notification.Notification.with_target` opens."""
 
 
