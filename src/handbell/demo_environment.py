@@ -14,7 +14,7 @@ from handbell.apps.app import App
 from handbell.apps.credential_kinds import Credential
 from handbell.apps.sample_keys import make_key, make_service_account
 from handbell.delivery.ledger.receipts import ReceiptKind
-from handbell.registry.registration import Registration
+from handbell.registry.registration import DeviceDescription, Registration
 from handbell.registry.session import Session
 from handbell.services.fcm.credential import ServiceAccount
 from handbell.services.webpush.credential import VapidKey
@@ -28,10 +28,13 @@ from .system import System
 if TYPE_CHECKING:
     from handbell.twin.hooks import TwinHooks
     from handbell.twin.phone import Card, Phone
+    from handbell.twin.twin import Twin
 
 SAMPLE_APP: Final = "TEAM123456.com.sample.myapp"
 SAMPLE_NAME: Final = "My App"
 SAMPLE_MAIL: Final = "test@4d.com"
+_PLATFORMS: Final = {"fcm": "android", "webpush": "web"}
+"""What a virtual device of each service registers as; a phone of Apple's is an iPhone."""
 
 
 class DemoEnvironment:
@@ -98,13 +101,12 @@ class DemoEnvironment:
     def known_sessions(self, app: App) -> list[Session]:
         """Return the sessions of former twins' phones, for the next twin to recreate.
 
-        There is one per device: its owner's, rather than a pending one. Browsers are not among
-        them: their keys went with the twin.
+        There is one per device: its owner's, rather than a pending one.
         """
         found = [
             item
             for item in self._system.registry.sessions(app)
-            if item.environment == "twin" and item.service != "webpush"
+            if item.environment == "twin" and item.platform == _PLATFORMS.get(item.service, "ios")
         ]
         by_token: dict[str, Session] = {}
         for status in ("active", "pending"):
@@ -112,6 +114,31 @@ class DemoEnvironment:
                 if session.status == status:
                     by_token.setdefault(session.token, session)
         return list(by_token.values())
+
+    def restore(self, twin: "Twin", app: App) -> None:
+        """Give a twin the devices that former ones had, each with its address.
+
+        A browser whose endpoint has to be another one keeps its session, which gets it. One that
+        the twin knows nothing of is left alone: it subscribes again by itself.
+        """
+        for known in self.known_sessions(app):
+            # A phone with an owner registers itself; a pending one has no owner yet.
+            owner = known.mail if known.status == "active" else None
+            device: dict[str, Any] = {"name": known.device, "mail": owner, "app": app.id}
+            if known.service == "webpush":
+                self._move(app, known, twin)
+                twin.restore_browser(known.token, known.details or "", **device)
+            else:
+                twin.add_phone(
+                    **device, token=known.token, platform=_PLATFORMS.get(known.service, "ios")
+                )
+
+    def _move(self, app: App, known: Session, twin: "Twin") -> None:
+        moved = twin.endpoint_of(known.token)
+        if moved in (None, known.token):
+            return
+        address = {"endpoint": moved, "keys": json.loads(known.details or "{}")}
+        self._system.registry.change(app, known.id, DeviceDescription(), address=address)
 
     def _register(self, phone: "Phone") -> None:
         # `twin` is Apple's production side; the other is for other clients.

@@ -212,16 +212,7 @@ def _populate(
     apps = demo_environment.prepare()
     for app in apps:
         serving.add_app(app.id, app.name)
-        for known in demo_environment.known_sessions(app):
-            # A phone with an owner registers itself; a pending one has no owner yet.
-            owner = known.mail if known.status == "active" else None
-            serving.add_phone(
-                known.device,
-                mail=owner,
-                app=app.id,
-                token=known.token,
-                platform="android" if known.service == "fcm" else "ios",
-            )
+        demo_environment.restore(serving, app)
     owned = {(phone.platform or "ios", phone.mail) for phone in serving.phones.values()}
     has_owner = any(mail for _, mail in owned)
     for platform, mail in phones or ([] if has_owner else [("ios", SAMPLE_MAIL)]):

@@ -207,6 +207,47 @@ class Phones:
         )
         return self._add(self._subscribe(phone))
 
+    def endpoint_of(self, former: str) -> str | None:
+        """Return the endpoint of a former twin's subscription as it is now, or None."""
+        found = self._webpush.restored(former)
+        return None if found is None else found.endpoint
+
+    def restore_browser(
+        self,
+        endpoint: str,
+        details: str,
+        *,
+        name: str | None = None,
+        mail: str | None = None,
+        app: str | None = None,
+    ) -> Phone | None:
+        """Return the browser of a subscription that outlived a former twin, or None.
+
+        Its endpoint is the former one, unless the twin's port is another one. A real browser is
+        there again where it comes back by itself. Raises the HandbellError of the ``on_phone``
+        hook.
+        """
+        found = self._webpush.restored(endpoint)
+        if found is None:
+            return None
+        if found.keys is None:
+            return self.adopt_browser(endpoint, details, name=name, mail=mail, app=app)
+        app = self._known_app(app)
+        return self._add(
+            Phone(
+                id=found.browser,
+                name=_short(name) or f"Browser {len(self.phones) + 1}",
+                mail=_short(mail),
+                app=app,
+                app_name=self._apps[app],
+                service="webpush",
+                side=WEBPUSH_SIDE,
+                token=found.endpoint,
+                details=details,
+                kind="subscription",
+            )
+        )
+
     def adopt_browser(
         self,
         endpoint: str,

@@ -13,6 +13,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import ssl
@@ -36,9 +37,13 @@ from .ports import WEBPUSH_SOCKET_PORT, bind, bind_usual, check_host
 from .proxy import TwinProxy
 from .sides import check_side
 from .state import TwinState
+from .webpush.saved import Saved, read_saved, write_saved
 from .webpush.socket_server import BrowserSockets
 from .wire.server import WireServer
 from .wire.side import IDLE_SECONDS, Side
+
+_SAVE_SECONDS = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Twin(TwinState):
@@ -49,8 +54,9 @@ class Twin(TwinState):
     tokens, expirations and the ``date`` of answers depend on it. A connection without a frame for
     ``idle_seconds`` gets ``IdleTimeout`` and is closed. With a ``proxy_port`` it has a proxy, for
     clients with the services' own names built in. A ``webpush_socket_port`` of None is 8027 where
-    that is free: browsers find it again there. Raises TwinError for a host, a folder or a port that
-    is unusable.
+    that is free: browsers find it again there. A ``webpush_port`` of 0 is that of the folder's
+    former twin, if it is free: its subscriptions go on. Raises TwinError for a host, a folder or a
+    port that is unusable.
     """
 
     def __init__(
@@ -77,12 +83,14 @@ class Twin(TwinState):
             "production": production_port,
             "development": development_port,
             "fcm": fcm_port,
-            "webpush": webpush_port,
+            # Endpoints name it, so it is the former one where that is free.
+            "webpush": webpush_port or None,
             "webpush_socket": webpush_socket_port,
             "page": page_port,
         } | ({} if proxy_port is None else {"proxy": proxy_port})
         self._idle_seconds = idle_seconds
         self._running: _Running | None = None
+        self._saving: asyncio.TimerHandle | None = None
 
     # Lifecycle
 
@@ -92,11 +100,11 @@ class Twin(TwinState):
         hosts = HostAuthority(self._folder)
         await in_thread(hosts.prepare)
         async with contextlib.AsyncExitStack() as undo:
+            saved = await in_thread(read_saved, self._folder)
+            usual = {"webpush_socket": WEBPUSH_SOCKET_PORT, "webpush": saved.port}
             bound = {
                 name: undo.enter_context(
-                    bind_usual(self._host, WEBPUSH_SOCKET_PORT)
-                    if port is None
-                    else bind(self._host, port)
+                    bind_usual(self._host, usual[name]) if port is None else bind(self._host, port)
                 )
                 for name, port in self._ports.items()
             }
@@ -112,6 +120,7 @@ class Twin(TwinState):
             self._running = _Running(authority, servers, page, sockets, proxy)
             self._address = self._addresses(authority, hosts, bound)
             self._fcm.token_uri = self._address.oauth_url
+            self._restore(saved)
             undo.push_async_exit(self.__aexit__)
             for name, server in servers.items():
                 await server.start(bound[name])
@@ -127,6 +136,7 @@ class Twin(TwinState):
         running, self._running = self._running, None
         if running is None:
             return
+        self._save()
         remove_address(self._folder, self.address)
         self._address = None
         self._history.close()
@@ -136,6 +146,26 @@ class Twin(TwinState):
             running.sockets.stop(),
             running.proxy.stop(),
         )
+
+    def _restore(self, saved: Saved) -> None:
+        store, loop = self._webpush.store, asyncio.get_running_loop()
+        for one in saved.moved_to(self.webpush_url):
+            store.add(one)
+
+        def save_soon() -> None:
+            if self._saving is None:
+                self._saving = loop.call_later(_SAVE_SECONDS, self._save)
+
+        store.changed = save_soon
+
+    def _save(self) -> None:
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        try:
+            write_saved(self._folder, self.webpush_url, self._webpush.store.all)
+        except OSError as error:
+            _log.warning("Subscriptions not saved; a restart loses browsers: %s", error)
 
     async def go_away(self) -> None:
         """Cut every connection and refuse new ones until :meth:`come_back`.

@@ -2,6 +2,7 @@
 
 import base64
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -26,6 +27,7 @@ from handbell.services.webpush.protocol import (
 
 _CURVE: Final = ec.SECP256R1()
 _POINT_END: Final = HEADER_BYTES - KEY_BYTES
+_SCALAR_BYTES: Final = 32
 _LEAST_RECORD: Final = TAG_BYTES + len(DELIMITER)
 
 
@@ -54,6 +56,17 @@ class BrowserKeys:
     def to_dict(self) -> dict[str, str]:
         """Return what the page's ``PushSubscription.toJSON()`` has as ``keys``."""
         return {"auth": encode(self.auth), "p256dh": encode(self.public)}
+
+    def pack(self) -> dict[str, str]:
+        """Return the keys whole, for this browser's own store."""
+        scalar = self.private.private_numbers().private_value.to_bytes(_SCALAR_BYTES)
+        return {"auth": encode(self.auth), "private": encode(scalar)}
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, str]) -> Self:
+        """Return the keys of :meth:`pack`; raises ValueError or KeyError for anything else."""
+        scalar = int.from_bytes(decode(packed["private"]))
+        return cls(ec.derive_private_key(scalar, _CURVE), decode(packed["auth"]))
 
     def decrypt(self, body: bytes) -> bytes:
         """Return the plaintext of an ``aes128gcm`` body; raises DecryptionError."""

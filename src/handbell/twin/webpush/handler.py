@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from handbell.errors import TwinError
 from handbell.twin.faults import ANSWERING, Fault, FaultPlan
@@ -52,7 +53,6 @@ class EndpointHandler:
     ) -> None:
         self.store = SubscriptionStore()
         self.browsers: Browsers | None = None
-        self._keys: dict[str, BrowserKeys] = {}
         self._reception = reception
         self._faults = faults
         self.now = reception.now
@@ -64,15 +64,24 @@ class EndpointHandler:
         ``key`` is the application server's; None admits any sender.
         """
         keys = BrowserKeys.make()
-        subscription = self.store.subscribe(self.origin(), phone.id, key=key)
-        self._keys[subscription.endpoint] = keys
+        subscription = self.store.subscribe(self.origin(), phone.id, key=key, keys=keys)
         details = json.dumps(keys.to_dict(), separators=(",", ":"), sort_keys=True)
         return replace(phone, token=subscription.endpoint, details=details)
+
+    def restored(self, endpoint: str) -> Subscription | None:
+        """Return the subscription of a former twin by its endpoint, wherever it is now."""
+        path = urlsplit(endpoint).path
+        found = self.store.find(self.origin() + path)
+        return None if found is None or found.is_gone else found
+
+    def _keys(self, endpoint: str) -> BrowserKeys | None:
+        found = self.store.find(endpoint)
+        return None if found is None else found.keys
 
     def check_own(self, endpoint: str) -> None:
         """Raise TwinError for an endpoint that is no subscription of a real browser here."""
         subscription = self.store.find(endpoint)
-        if subscription is None or subscription.is_gone or endpoint in self._keys:
+        if subscription is None or subscription.is_gone or subscription.keys is not None:
             raise TwinError(
                 f"{endpoint[:80]!r} is no subscription of this twin's push service",
                 fix="Lead the browser to the twin, and subscribe in it again",
@@ -101,7 +110,7 @@ class EndpointHandler:
 
     def deliver_stored(self, phone: Phone, push: StoredPush) -> None:
         """Deliver a message that was stored for a virtual browser while it was closed."""
-        keys = self._keys.get(phone.token)
+        keys = self._keys(phone.token)
         if not isinstance(push, PushMessage) or keys is None:
             return
         opened, now = open_message(push, keys), self.now()
@@ -114,13 +123,13 @@ class EndpointHandler:
     def _find(self, endpoint: str) -> Subscription | None:
         """Return a subscription; what waits for a virtual browser is kept by its phone."""
         found = self.store.find(endpoint)
-        if found is None or endpoint not in self._keys:
+        if found is None or found.keys is None:
             return found
         phone = self._reception.devices.phones.get(found.browser)
         return replace(found, waiting=() if phone is None else messages_of(phone))
 
     def _accept(self, request: Request, message: PushMessage, fault: Fault | None) -> TwinExchange:
-        keys = self._keys.get(message.endpoint)
+        keys = self._keys(message.endpoint)
         opened = None if keys is None else open_message(message, keys)
         push_id = (opened.notification_id if opened else None) or message.id
         self._reception.accept(message.endpoint, push_id)
@@ -189,7 +198,7 @@ class EndpointHandler:
         """End a subscription that a fault called gone, as its sender assumes."""
         former = self.store.end(endpoint)
         self._reception.lose(endpoint, int(self.now() * 1000))
-        if former is not None and endpoint not in self._keys and self.browsers is not None:
+        if former is not None and former.keys is None and self.browsers is not None:
             self.browsers.close(former.browser)
 
     def _refuse(self, request: Request, refusal: RefusalError, fault: Fault | None) -> TwinExchange:

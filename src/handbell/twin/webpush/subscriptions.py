@@ -2,9 +2,11 @@
 
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
+
+from .encryption import BrowserKeys
 
 ENDPOINT_PATH: Final = "/wpush/v2/"
 """Where endpoints are; what follows is the capability of one subscription (RFC 8030, 8.3)."""
@@ -54,7 +56,7 @@ class Subscription:
     """One subscription. ``browser`` names who holds it, ``channel`` how that browser calls it.
 
     ``key`` is the application server's public key, base64url without padding; None admits any
-    sender (RFC 8292, 4).
+    sender (RFC 8292, 4). ``keys`` are those of a virtual browser; a real one keeps its own.
     """
 
     endpoint: str
@@ -63,12 +65,17 @@ class Subscription:
     key: str | None
     is_gone: bool = False
     waiting: Messages = ()
+    keys: BrowserKeys | None = field(default=None, repr=False)
 
 
 class SubscriptionStore:
-    """The subscriptions of one service, by endpoint and by browser."""
+    """The subscriptions of one service, by endpoint and by browser.
+
+    ``changed`` is called when one was made or has ended.
+    """
 
     def __init__(self) -> None:
+        self.changed: Callable[[], None] = _nothing
         self._by_endpoint: dict[str, Subscription] = {}
         self._by_browser: dict[str, dict[str, str]] = {}
 
@@ -86,7 +93,13 @@ class SubscriptionStore:
         return known
 
     def subscribe(
-        self, origin: str, browser: str, channel: str | None = None, *, key: str | None = None
+        self,
+        origin: str,
+        browser: str,
+        channel: str | None = None,
+        *,
+        key: str | None = None,
+        keys: BrowserKeys | None = None,
     ) -> Subscription:
         """Return a new subscription; a browser that repeats channel and key gets the same one."""
         channel = channel or str(uuid.uuid4())
@@ -100,10 +113,22 @@ class SubscriptionStore:
             browser=browser,
             channel=channel,
             key=key,
+            keys=keys,
         )
-        self._by_endpoint[made.endpoint] = made
-        self._by_browser[self.admit(browser)][channel] = made.endpoint
+        self.add(made)
+        self.changed()
         return made
+
+    def add(self, subscription: Subscription) -> None:
+        """Add a subscription as it is."""
+        self._by_endpoint[subscription.endpoint] = subscription
+        mine = self._by_browser[self.admit(subscription.browser)]
+        mine[subscription.channel] = subscription.endpoint
+
+    @property
+    def all(self) -> list[Subscription]:
+        """Return the subscriptions that have not ended."""
+        return [one for one in self._by_endpoint.values() if not one.is_gone]
 
     def find(self, endpoint: str) -> Subscription | None:
         """Return the subscription of an endpoint, ended or not; None for an unknown one."""
@@ -120,6 +145,7 @@ class SubscriptionStore:
         if former is None or former.is_gone:
             return None
         self._by_endpoint[endpoint] = replace(former, is_gone=True, waiting=())
+        self.changed()
         return former
 
     def forget(self, browser: str) -> None:
@@ -164,3 +190,7 @@ class SubscriptionStore:
                 self._by_endpoint[endpoint] = replace(item, waiting=kept)
                 return True
         return False
+
+
+def _nothing() -> None:
+    return None
