@@ -20,7 +20,7 @@ from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.threaded import RunningTwin, start_twin
 
-pytest_plugins = ["pytester", "tests.judges", "tests.nats", "tests.postgresql"]
+pytest_plugins = ["pytester", "tests.judges", "tests.nats_server", "tests.postgresql"]
 
 APP = "TEAM123456.com.sample.myapp"
 

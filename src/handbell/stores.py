@@ -22,6 +22,8 @@ from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.status import StatusBoard
 from handbell.delivery.ledger.store import Ledger
 from handbell.delivery.policy.rules_store import RulesStore
+from handbell.delivery.queue.broker_address import BrokerAddress
+from handbell.delivery.queue.broker_state import BrokerBoard
 from handbell.delivery.queue.revocations import Revocations
 from handbell.delivery.queue.sql_queue import Queue
 from handbell.delivery.queue.workers import Workers
@@ -222,7 +224,27 @@ class Stores:
     @cached_property
     def status(self) -> StatusBoard:
         """Return what reads the status of the installation."""
-        return StatusBoard(self.database, now=self.now)
+        return StatusBoard(self.database, self.broker_board, now=self.now)
+
+    @cached_property
+    def broker_address(self) -> BrokerAddress | None:
+        """Return where the broker is that hands out work, None where the rows alone do."""
+        settings = self.settings
+        if settings.engine is None:
+            return None
+        return BrokerAddress.read(
+            settings.engine.get_secret_value(),
+            credentials_file=settings.nats_credentials,
+            ca_file=settings.nats_ca_file,
+            replicas=settings.nats_replicas,
+        )
+
+    @cached_property
+    def broker_board(self) -> BrokerBoard | None:
+        """Return what looks at the broker from outside, None where there is none."""
+        if self.broker_address is None:
+            return None
+        return BrokerBoard(self.broker_address, self.database, now=self.now)
 
     @cached_property
     def pruner(self) -> Pruner:

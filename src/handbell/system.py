@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from handbell._thread_pool import in_thread
 from handbell.apps.app import App
@@ -19,7 +19,6 @@ from handbell.delivery.events import Hooks
 from handbell.delivery.ledger.app_control import AppControl
 from handbell.delivery.ledger.why import Story, why
 from handbell.delivery.observe.recent import Recent
-from handbell.delivery.queue.broker_address import BrokerAddress
 from handbell.delivery.queue.cap_claims import CapClaims
 from handbell.delivery.queue.clock_jumps import ClockJumps
 from handbell.delivery.queue.nodes import NodeKind, Presence
@@ -38,6 +37,9 @@ from handbell.gateways.simulator import SimulatorGateway
 from handbell.services.apns.credential import pack, unpack
 from handbell.storage.signals import Kind
 from handbell.stores import Stores
+
+if TYPE_CHECKING:
+    from handbell.delivery.queue.broker import Broker
 
 _LEAST_SECONDS: Final = 0.1
 _ANSWER_MARGIN_SECONDS: Final = 5.0
@@ -79,18 +81,27 @@ class System(Stores):
     @cached_property
     def work_queue(self) -> WorkQueue:
         """Return what hands out due work; a broker's belongs to the event loop of its first use."""
-        settings = self.settings
-        if settings.engine is None:
+        if self.broker is None:
             return SqlWorkQueue(self.queue, self.known_workers)
         from handbell.delivery.queue.nats_work_queue import nats_work_queue  # noqa: PLC0415 - extra
 
-        address = BrokerAddress.read(
-            settings.engine.get_secret_value(),
-            credentials_file=settings.nats_credentials,
-            ca_file=settings.nats_ca_file,
-            replicas=settings.nats_replicas,
+        return nats_work_queue(
+            self.broker, self.database, self.queue, self.known_workers, now=self.now
         )
-        return nats_work_queue(address, self.database, self.queue, self.known_workers, now=self.now)
+
+    @cached_property
+    def broker(self) -> "Broker | None":
+        """Return this process's connection to the broker; it connects at its first use."""
+        if self.broker_address is None:
+            return None
+        from handbell.delivery.queue.broker import Broker  # noqa: PLC0415 - of the extra `nats`
+
+        return Broker(self.broker_address, now=self.now)
+
+    @property
+    def broker_away_since(self) -> float | None:
+        """Return since when the broker does not answer this process, in UNIX seconds."""
+        return None if self.broker is None else self.broker.away_since
 
     @cached_property
     def presence(self) -> Presence:
@@ -100,6 +111,7 @@ class System(Stores):
             kind=self._node_kind,
             figures=self._figures,
             secret_keys=self.installation_key.follow,
+            broker_away_since=lambda: self.broker_away_since,
             now=self.now,
         )
 
@@ -285,6 +297,8 @@ class System(Stores):
                 await engine.stop(within=within)
             if (work_queue := self.__dict__.pop("work_queue", None)) is not None:
                 await work_queue.close()
+            if (broker := self.__dict__.pop("broker", None)) is not None:
+                await broker.close()
             if (presence := self.__dict__.pop("presence", None)) is not None:
                 with suppress(StorageError):
                     await in_thread(presence.end)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -367,6 +368,24 @@ def test_a_key_never_comes_out(ready: Shell, template: Path) -> None:
         ended = ready.run(*arguments, "--json")
         assert key not in ended.out + ended.err
     assert key.encode() not in stored_in(ready.home)
+
+
+def test_a_status_without_its_broker_is_told_at_once(tmp_path: Path) -> None:
+    """A broker that takes connections and says nothing is waited for two seconds, and named.
+
+    Its password is not.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        engine = f"nats://worker:hunter2secret@127.0.0.1:{port}/shop"
+        shell = Shell(tmp_path / "home", {"HANDBELL_ENGINE": engine})
+        began = time.monotonic()
+        ended = shell.run("status")
+        assert time.monotonic() - began < 15
+    assert ended.code == 0
+    assert f"broker\t127.0.0.1:{port}\tshop\taway" in ended.out
+    assert "does not answer: nothing came in time" in ended.out
+    assert "hunter2secret" not in ended.out + ended.err
 
 
 def test_a_broken_database_is_named(shell: Shell) -> None:

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,26 @@ from handbell.delivery.events import (
     SessionQuarantined,
     VerdictLost,
 )
-from handbell.delivery.observe.metrics import BUCKETS, MOST_APPS, EngineState, Metrics
+from handbell.delivery.observe.metrics import (
+    BUCKETS,
+    MOST_APPS,
+    BrokerFigures,
+    EngineState,
+    Metrics,
+)
 from handbell.errors import DatabaseLockedError
 from handbell.registry.session import Environment  # noqa: TC001 - not worth a block
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 APP = "TEAM123456.com.sample.myapp"
 STATE = EngineState(depth=4, oldest_age_seconds=1.5, in_flight=3, connections=2, held=5)
+BROKER = BrokerFigures(
+    is_up=True,
+    messages={("bulk", "held"): 7},
+    stored_bytes=900,
+    unpublished=2,
+    oldest_unpublished_seconds=6.5,
+)
 
 
 def failed(**changed: object) -> DeliveryFailed:
@@ -188,6 +202,17 @@ def test_the_engine_is_asked_at_each_rendering() -> None:
     assert value(metrics, "handbell_queue_depth") is None
 
 
+def test_a_broker_that_is_away_has_no_figures() -> None:
+    """That it is away is told; what its stream held is not, nor is anything without a broker."""
+    for is_up in (True, False):
+        figures = BROKER if is_up else BrokerFigures(is_up=False)
+        metrics = Metrics(lambda figures=figures: replace(STATE, broker=figures))  # type: ignore[misc]
+        assert value(metrics, "handbell_broker_up") == is_up
+        held = value(metrics, "handbell_broker_messages", urgency="bulk", state="held")
+        assert held == (7 if is_up else None)
+        assert value(metrics, "handbell_broker_unpublished") == (2 if is_up else None)
+
+
 def test_labels_stay_few() -> None:
     """What a push service makes up is one reason, and too many apps share one label."""
     metrics = after(failed(reason=f"Reason{number}") for number in range(50))
@@ -210,7 +235,7 @@ def test_metrics_share_nothing() -> None:
 def test_every_metric_is_documented() -> None:
     """docs/metrics.md lists each metric with its type, labels and meaning, and no other."""
     metrics = after(EVERYTHING)
-    metrics.observe(lambda: STATE)
+    metrics.observe(lambda: replace(STATE, broker=BROKER))
     expected = set()
     for family in families(metrics):
         if family.name.endswith("_created"):

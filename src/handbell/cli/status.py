@@ -12,12 +12,14 @@ from .output import Json, console, say, write_json, write_table
 
 if TYPE_CHECKING:
     from handbell.delivery.ledger.status import OpenCircuit, Status
+    from handbell.delivery.queue.broker_state import BrokerState
     from handbell.delivery.queue.depth import Depth
     from handbell.delivery.queue.nodes import Node
 
 _MINUTE: Final = 60_000
 _NODES: Final = ("", "node", "", "version", "since", "seen", "does")
 _QUEUE: Final = ("", "urgency", "due", "oldest", "later", "next", "broadcasts")
+_MESSAGES: Final = ("", "urgency", "messages waiting", "with workers", "redelivered")
 _RATES: Final = ("", "last 5 minutes", "number", "per second")
 _CIRCUITS: Final = ("", "app or service", "environment", "reason", "since", "next try")
 
@@ -25,8 +27,8 @@ _CIRCUITS: Final = ("", "app or service", "environment", "reason", "since", "nex
 def status(*, as_json: Json = False) -> None:
     """Show the state of the installation: nodes, queue, rates, what is stopped, webhooks.
 
-    Reads the database only, so the output is the same on each machine. In a pipe each line begins
-    with its subject: node, queue, rate, circuit or webhooks.
+    Reads the database, and looks at the broker where HANDBELL_ENGINE names one. In a pipe each line
+    begins with its subject: node, queue, broker, messages, rate, circuit or webhooks.
     """
     parts = system()
     with closing(parts.database):
@@ -44,6 +46,8 @@ def status(*, as_json: Json = False) -> None:
         "Nodes", _NODES, [_node(node, found) for node in found.nodes], "No server or worker runs."
     )
     _section("Queue", _QUEUE, [_depth(depth, found) for depth in found.queue], "")
+    if found.broker is not None:
+        _broker(found.broker, found)
     _section("Rates", _RATES, _rates(found), "")
     _section(
         "Stopped",
@@ -65,7 +69,10 @@ def _section(
 
 
 def _node(node: "Node", status: "Status") -> tuple[object, ...]:
-    does = "gone" if node.is_gone else "sends" if node.is_sending else "does not send"
+    if node.is_gone or node.broker_away_since is None:
+        does = "gone" if node.is_gone else "sends" if node.is_sending else "does not send"
+    else:
+        does = f"lost the broker {_ago(node.broker_away_since, status)}"
     since, seen = _ago(node.started_at, status), _ago(node.seen_at, status)
     return "node", node.name, node.kind, node.version, since, seen, does
 
@@ -81,6 +88,41 @@ def _depth(depth: "Depth", status: "Status") -> tuple[object, ...]:
         _ago(depth.next_at, status),
         parts if depth.shards_due or depth.shards_later else "",
     )
+
+
+def _broker(broker: "BrokerState", status: "Status") -> None:
+    """Write what a broker holds; where it is away, why and since when."""
+    title = f"Broker {broker.address}, stream {broker.stream}"
+    if not console.is_terminal:
+        write_table((), [_broker_line(broker, status)], empty="")
+    counts: list[tuple[object, ...]] = [
+        ("messages", one.urgency, f"{one.waiting:,}", f"{one.held:,}", f"{one.redelivered:,}")
+        for one in broker.by_urgency
+    ]
+    _section(title, _MESSAGES, counts, _without_messages(broker, status))
+    if console.is_terminal and broker.by_urgency:
+        say(f"{count(broker.messages, 'message')}, {count(broker.bytes, 'byte')}.")
+        if broker.unpublished:
+            lost = count(broker.unpublished, "delivery or shard", "deliveries and shards")
+            oldest = _ago(broker.oldest_unpublished_at, status)
+            say(f"{lost} without a message, the oldest {oldest}: a worker publishes them anew.")
+
+
+def _broker_line(broker: "BrokerState", status: "Status") -> tuple[object, ...]:
+    if not broker.is_reachable:
+        away = _ago(broker.away_since, status)
+        return "broker", broker.address, broker.stream, "away", away, broker.problem
+    oldest = _ago(broker.oldest_unpublished_at, status)
+    figures = broker.messages, broker.bytes, broker.unpublished, oldest
+    return "broker", broker.address, broker.stream, "reachable", *figures
+
+
+def _without_messages(broker: "BrokerState", status: "Status") -> str:
+    if broker.is_reachable:
+        return "It is reachable, and has no stream yet: the first server or worker makes it."
+    lost = _ago(broker.away_since, status)
+    away = f" Servers and workers lost it {lost}." if lost else ""
+    return f"{broker.problem}.{away} What was accepted goes out when it is back."
 
 
 def _rates(status: "Status") -> list[tuple[object, ...]]:

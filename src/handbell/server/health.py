@@ -50,7 +50,10 @@ async def healthz() -> Alive:
     responses=responses(503),
 )
 async def readyz(context: ContextDep) -> Ready:
-    """Answer 200 when the database can be written, its schema is current and the worker lives."""
+    """Answer 200 when the database can be written, its schema is current and the worker lives.
+
+    While the broker is away, a worker without a lease is no reason not to accept sends.
+    """
     try:
         return await context.run(check, context)
     except UnavailableError:
@@ -86,7 +89,7 @@ def check(context: Context) -> Ready:
             return Ready(status="ready", schema_revision=revision, worker=None)
         worker = context.system.engine.worker.id
         lives = context.system.known_workers.lives(connection, worker)
-    if not lives:
+    if not lives and context.system.broker_away_since is None:
         raise UnavailableError(
             "The worker of this process has not been able to say that it lives",
             fix="Look at the log: the database is unavailable, or the worker has ended",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from handbell._background import forever
 from handbell.delivery.queue.heartbeat import BEAT_SECONDS
+from handbell.errors import QueueUnavailableError
 
 from .context import Context
 
@@ -18,6 +19,9 @@ async def present(context: Context) -> AsyncIterator[None]:
         return
 
     async def turn() -> float:
+        if (broker := context.system.broker) is not None:
+            with contextlib.suppress(QueueUnavailableError):  # since when is in its node
+                await broker.find()
         await context.run(context.system.presence.beat)
         return BEAT_SECONDS
 

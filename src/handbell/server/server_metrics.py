@@ -4,7 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from handbell.delivery.observe.metrics import EngineState
+from handbell.delivery.observe.metrics import BrokerFigures, EngineState
+from handbell.delivery.queue.broker_state import BrokerState
 from handbell.delivery.queue.depth import read_depths
 from handbell.system import System
 
@@ -55,8 +56,10 @@ class RequestMetrics:
 def engine_state(system: System) -> EngineState:
     """Return the engine's state: work of all processes, connections of this one.
 
-    Call it in a thread: it reads the database. Raises StorageError when that fails.
+    Call it in a thread: it reads the database and looks at the broker. Raises StorageError when the
+    database fails.
     """
+    broker = None if system.broker_board is None else system.broker_board.read()
     now = int(system.now() * 1000)
     with system.database.read() as connection:
         depths = read_depths(connection, now)
@@ -67,4 +70,26 @@ def engine_state(system: System) -> EngineState:
         in_flight=system.in_flight,
         connections=system.connections,
         held=sum(depth.later + depth.shards_later for depth in depths),
+        broker=None if broker is None else _broker_figures(system, broker, now),
+    )
+
+
+def _broker_figures(system: System, state: BrokerState, now: int) -> BrokerFigures:
+    if not state.is_reachable:
+        return BrokerFigures(is_up=False)
+    oldest = state.oldest_unpublished_at
+    return BrokerFigures(
+        is_up=system.broker_away_since is None,
+        messages={
+            (one.urgency, name): number
+            for one in state.by_urgency
+            for name, number in (
+                ("waiting", one.waiting),
+                ("held", one.held),
+                ("redelivered", one.redelivered),
+            )
+        },
+        stored_bytes=state.bytes,
+        unpublished=state.unpublished,
+        oldest_unpublished_seconds=0.0 if oldest is None else (now - oldest) / 1000,
     )

@@ -1,12 +1,13 @@
 """The status of an installation: nodes, queue, rates, open circuits, webhook backlog."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 from typing import Final
 
 from sqlalchemy import Connection, func, select
 
+from handbell.delivery.queue.broker_state import BrokerBoard, BrokerState
 from handbell.delivery.queue.depth import Depth, read_depths
 from handbell.delivery.queue.nodes import Node, read_nodes
 from handbell.storage.database import Database
@@ -59,7 +60,8 @@ class Status:
     """The state of an installation at ``read_at`` (UNIX milliseconds), in one snapshot.
 
     ``database`` is its name without a password, ``database_kind`` is ``sqlite`` or ``postgresql``.
-    ``queue`` has each urgency, the most urgent first.
+    ``queue`` has each urgency, the most urgent first. ``broker`` is None where the rows alone hand
+    out the work.
     """
 
     read_at: int
@@ -71,11 +73,15 @@ class Status:
     rates: Rates
     circuits: tuple[OpenCircuit, ...]
     webhooks: WebhookBacklog
+    broker: BrokerState | None = None
 
     @property
     def workers(self) -> int:
         """Return how many nodes take work from the queue now."""
-        return sum(node.is_sending and not node.is_gone for node in self.nodes)
+        return sum(
+            node.is_sending and not node.is_gone and node.broker_away_since is None
+            for node in self.nodes
+        )
 
     @property
     def due(self) -> int:
@@ -106,14 +112,25 @@ class Status:
 
 
 class StatusBoard:
-    """Reads the status of one installation; ``now`` gives UNIX seconds, as for its nodes."""
+    """Reads the status of one installation; ``now`` gives UNIX seconds, as for its nodes.
 
-    def __init__(self, database: Database, *, now: Callable[[], float] = time) -> None:
+    ``broker`` looks at its broker, where it has one.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        broker: BrokerBoard | None = None,
+        *,
+        now: Callable[[], float] = time,
+    ) -> None:
         self._database = database
+        self._broker = broker
         self._now = now
 
     def read(self) -> Status:
-        """Return the status."""
+        """Return the status; with a broker, outside of event loops only."""
+        broker = None if self._broker is None else self._broker.read()
         now = int(self._now() * 1000)
         with self._database.read() as connection:
             found = read_nodes(connection, now)
@@ -127,6 +144,7 @@ class StatusBoard:
                 rates=rates_of(found),
                 circuits=tuple(_open_circuits(connection)),
                 webhooks=_webhook_backlog(connection, now),
+                broker=broker and _with_absence(broker, found),
             )
 
 
@@ -149,6 +167,14 @@ def rates_of(found: Iterable[Node]) -> Rates:
         sent_per_second=per_second("sent"),
         failed_per_second=per_second("failed"),
     )
+
+
+def _with_absence(broker: BrokerState, found: Iterable[Node]) -> BrokerState:
+    """Add since when living nodes miss a broker that is not reachable from here either."""
+    if broker.is_reachable:
+        return broker
+    missed = [node.broker_away_since for node in found if not node.is_gone]
+    return replace(broker, away_since=min(filter(None, missed), default=None))
 
 
 def _open_circuits(connection: Connection) -> Iterable[OpenCircuit]:

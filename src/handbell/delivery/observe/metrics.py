@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -49,7 +49,8 @@ class EngineState:
 
     ``depth`` counts deliveries that are due and not begun, ``oldest_age_seconds`` is how long the
     oldest has been due. ``held`` counts deliveries for a later time, ``in_flight`` the pushes on
-    the wire, ``connections`` the open connections to push services.
+    the wire, ``connections`` the open connections to push services. ``broker`` is None where there
+    is none.
     """
 
     depth: int
@@ -57,6 +58,22 @@ class EngineState:
     in_flight: int
     connections: int
     held: int
+    broker: "BrokerFigures | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerFigures:
+    """A snapshot of a broker: whether it answers this process, and what it holds.
+
+    ``messages`` are by urgency and state (``waiting``, ``held``, and ``redelivered``, which is a
+    part of ``held``). All but ``is_up`` are None where the broker cannot be asked.
+    """
+
+    is_up: bool
+    messages: Mapping[tuple[str, str], int] | None = None
+    stored_bytes: int | None = None
+    unpublished: int | None = None
+    oldest_unpublished_seconds: float | None = None
 
 
 class _Placed(Protocol):
@@ -305,6 +322,35 @@ class _EngineGauges(Collector):
             ("connections", "Open connections to push services", state.connections),
         ):
             yield GaugeMetricFamily(f"handbell_{name}", about, value=value)
+        if state.broker is not None:
+            yield from _broker_gauges(state.broker)
+
+
+def _broker_gauges(broker: BrokerFigures) -> Iterator[Metric]:
+    """Yield the gauges of a broker; those of its stream are missing while it cannot be asked."""
+    for name, about, value in (
+        ("broker_up", "1 while the broker answers this process", broker.is_up),
+        ("broker_bytes", "Bytes of the stream's messages", broker.stored_bytes),
+        (
+            "broker_unpublished",
+            "Due deliveries and shards that should have been taken and have no message",
+            broker.unpublished,
+        ),
+        (
+            "broker_unpublished_oldest_seconds",
+            "Age of the oldest due work without a message, in seconds",
+            broker.oldest_unpublished_seconds,
+        ),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"handbell_{name}", about, value=value)
+    if broker.messages is not None:
+        family = GaugeMetricFamily(
+            "handbell_broker_messages", "Messages of the stream", labels=("urgency", "state")
+        )
+        for labels, number in broker.messages.items():
+            family.add_metric(labels, number)
+        yield family
 
 
 def _environment(name: str | None) -> str:

@@ -7,19 +7,18 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
-import socket
-import ssl
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from time import time
+from typing import TYPE_CHECKING, Final
 
 from pydantic_core import to_json
 
-from handbell._extras import install
-from handbell.errors import QueueUnavailableError, SettingsError
+from handbell.errors import QueueUnavailableError
 
 from .broker_address import BrokerAddress
-from .work_messages import Kind, WorkMessage, consumers, subject
+from .broker_connection import connect, in_words, unavailable
+from .stream_state import Counts, read_counts, read_written_at
+from .work_messages import Kind, WorkMessage, consumers
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -31,7 +30,6 @@ ACK_SECONDS: Final = 30.0
 """After how long a message that nobody extends is given to another worker: twice a lease."""
 
 DUPLICATE_SECONDS: Final = 120.0
-_CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 2
 _RECONNECT_SECONDS: Final = 0.5
 _MOST_UNACKNOWLEDGED: Final = 50_000
@@ -41,23 +39,19 @@ _HEARTBEAT: Final = "100"
 _log = logging.getLogger(__name__)
 
 
-class Counts(NamedTuple):
-    """How many messages wait to be handed out, and how many workers hold."""
-
-    waiting: int
-    held: int
-
-
 class Broker:
     """One stream of work on a NATS server, or on a cluster of them.
 
     It connects at its first use, makes the stream and its consumers where they are missing, and
     connects again by itself after a loss. Every method raises
     :class:`~handbell.errors.QueueUnavailableError` while the broker does not answer.
+    ``now`` gives UNIX seconds.
     """
 
-    def __init__(self, address: BrokerAddress) -> None:
+    def __init__(self, address: BrokerAddress, *, now: Callable[[], float] = time) -> None:
         self.address = address
+        self._now = now
+        self._away_since: float | None = None
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
         self._pulls: dict[str, tuple[str, Subscription, asyncio.Lock]] = {}
@@ -74,6 +68,14 @@ class Broker:
         """The name of its stream."""
         return self.prefix
 
+    @property
+    def away_since(self) -> float | None:
+        """Since when it does not answer this process, in UNIX seconds; None where it does.
+
+        May be read in any thread.
+        """
+        return self._away_since
+
     def on_work(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` when anybody has published work."""
         self._wakers.append(wake)
@@ -83,13 +85,14 @@ class Broker:
         stream = await self._open()
         data = message.encode()
         name = hashlib.sha256(data).hexdigest()[:32]
-        with self._in_words():
+        with in_words(self.address):  # one that is full answers, and is not away
             await stream.publish(
                 message.subject(self.prefix),
                 data,
                 headers={"Nats-Msg-Id": name},
                 timeout=_ANSWER_SECONDS,
             )
+        self._away_since = None
 
     async def announce(self) -> None:
         """Wake all workers: there is new work. A lost word costs a moment."""
@@ -116,25 +119,15 @@ class Broker:
                     elif status in _PULL_ENDS:
                         break
                     elif status != _HEARTBEAT:
-                        raise _unavailable(self.address, f"it answered {status}")
+                        raise unavailable(self.address, f"it answered {status}")
+        self._away_since = None
         return taken
 
     async def written_at(self, kind: Kind, level: int, app: str) -> int | None:
         """Return when the oldest message of a subject was written; None where there is none."""
-        from nats.js.errors import NotFoundError  # noqa: PLC0415 - of the extra
-
         stream = await self._open()
         with self._in_words():
-            try:
-                oldest = await stream.get_msg(
-                    self.stream, seq=1, subject=subject(self.prefix, kind, level, app), next=True
-                )
-            except NotFoundError:
-                return None
-        try:
-            return WorkMessage.decode(oldest.data or b"").at
-        except ValueError:
-            return 0
+            return await read_written_at(stream, self.prefix, kind, level, app)
 
     async def extend(self, messages: "Iterable[Msg]") -> None:
         """Say that messages are still worked on; return once the broker has read it."""
@@ -160,15 +153,18 @@ class Broker:
         with self._in_words():
             await self._connected().flush(timeout=_ANSWER_SECONDS)
 
+    async def find(self) -> None:
+        """Return once the stream has answered, which notes that it does."""
+        stream = await self._open()
+        with self._in_words():
+            await stream.stream_info(self.stream)
+        self._away_since = None
+
     async def counts(self) -> dict[tuple[Kind, int], Counts]:
         """Return how many messages there are of each kind and level."""
         stream = await self._open()
-        found: dict[tuple[Kind, int], Counts] = {}
         with self._in_words():
-            for place, (name, _) in consumers(self.prefix).items():
-                told = await stream.consumer_info(self.stream, name)
-                found[place] = Counts(told.num_pending or 0, told.num_ack_pending or 0)
-        return found
+            return await read_counts(stream, self.prefix)
 
     async def close(self) -> None:
         """Close the connection. Raises nothing."""
@@ -187,7 +183,8 @@ class Broker:
 
     def _connected(self) -> "Client":
         if self._client is None or not self._client.is_connected:
-            raise _unavailable(self.address, "the connection is lost")
+            self._note_silence()
+            raise unavailable(self.address, "the connection is lost")
         return self._client
 
     async def _open(self) -> "JetStreamContext":
@@ -207,38 +204,17 @@ class Broker:
 
     async def _connect(self) -> "Client":
         try:
-            import nats  # noqa: PLC0415 - of the extra
-        except ModuleNotFoundError:
-            raise SettingsError(
-                "HANDBELL_ENGINE names a broker, and nats-py is not installed", fix=install("nats")
-            ) from None
-        address = self.address
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                return await nats.connect(
-                    list(address.servers),
-                    name=f"handbell {socket.gethostname()} {os.getpid()}",
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=_RECONNECT_SECONDS,
-                    connect_timeout=2,
-                    ping_interval=5,
-                    error_cb=_note_error,
-                    disconnected_cb=self._note_loss,
-                    reconnected_cb=self._note_return,
-                    **self._options(),
-                )
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise _unavailable(address, _told(error)) from None
-
-    def _options(self) -> dict[str, Any]:
-        address = self.address
-        options: dict[str, Any] = {}
-        if address.credentials_file is not None:
-            options["user_credentials"] = str(address.credentials_file)
-        if address.is_tls:
-            ca_file = None if address.ca_file is None else str(address.ca_file)
-            options["tls"] = ssl.create_default_context(cafile=ca_file)
-        return options
+            return await connect(
+                self.address,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=_RECONNECT_SECONDS,
+                ping_interval=5,
+                disconnected_cb=self._note_loss,
+                reconnected_cb=self._note_return,
+            )
+        except QueueUnavailableError:
+            self._note_silence()
+            raise
 
     async def _make(self, stream: "JetStreamContext") -> None:
         """Make the stream and its consumers; what is there already is left as it is."""
@@ -289,35 +265,26 @@ class Broker:
 
     async def _note_loss(self) -> None:
         if self._client is not None:
+            self._note_silence()
             _log.warning("Connection to the broker lost: broker=%s", self.address)
 
     async def _note_return(self) -> None:
         _log.info("Connected to the broker again: broker=%s", self.address)
         # It may have lost its stream meanwhile.
         self._stream = None
+        self._away_since = None
         self._wake()
+
+    def _note_silence(self) -> None:
+        if self._away_since is None:
+            self._away_since = self._now()
 
     @contextlib.contextmanager
     def _in_words(self) -> Iterator[None]:
-        import nats  # noqa: PLC0415 - of the extra
-
+        """Raise QueueUnavailableError, and note since when, where the broker does not answer."""
         try:
-            yield
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unavailable(self.address, _told(error)) from error
-
-
-async def _note_error(error: Exception) -> None:
-    _log.debug("Broker: %s", _told(error))
-
-
-def _told(error: BaseException) -> str:
-    text = str(error).removeprefix("nats: ").strip()
-    return text or type(error).__name__
-
-
-def _unavailable(address: BrokerAddress, why: str) -> QueueUnavailableError:
-    return QueueUnavailableError(
-        f"The broker {address} does not answer: {why}",
-        fix="Check HANDBELL_ENGINE, and that NATS runs there with JetStream",
-    )
+            with in_words(self.address):
+                yield
+        except QueueUnavailableError:
+            self._note_silence()
+            raise

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from handbell._thread_pool import ThreadPool
-from handbell.errors import StorageError
+from handbell.errors import QueueUnavailableError, StorageError
 from handbell.storage.storage_retry import STORAGE_PAUSE
 
 from .clock_jumps import ClockJumps
@@ -104,8 +104,7 @@ class Heartbeat:
         while True:
             await asyncio.sleep(self._pause)
             try:
-                await self._beat()
-                await self._threads.run(self._on_beat, self.worker)
+                await self._beat_and_tell()
                 await self._queue.sweep()
                 await self._find_place()
                 await self._follow_clock()
@@ -113,6 +112,15 @@ class Heartbeat:
                 _log.warning("Worker heartbeat failed: %s", error)
             except Exception:  # noqa: BLE001 - others would take a worker for dead that lives
                 _log.exception("Worker heartbeat failed; retrying")
+
+    async def _beat_and_tell(self) -> None:
+        try:
+            await self._beat()
+        except QueueUnavailableError:
+            # It has no lease, and it lives.
+            await self._threads.run(self._on_beat, self.worker)
+            raise
+        await self._threads.run(self._on_beat, self.worker)
 
     async def _find_place(self) -> None:
         # Not at the entry: the others must learn of this worker first.

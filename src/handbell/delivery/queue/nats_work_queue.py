@@ -19,7 +19,6 @@ from handbell.errors import QueueUnavailableError, StorageError
 from handbell.storage.database import Database
 
 from .broker import Broker
-from .broker_address import BrokerAddress
 from .due import Due
 from .session_pages import Shard
 from .sql_queue import MOST_SHARDS, Queue
@@ -366,13 +365,13 @@ class NatsWorkQueue:
 
 
 def nats_work_queue(
-    address: BrokerAddress,
+    broker: Broker,
     database: Database,
     queue: Queue,
     known_workers: Workers,
     *,
     now: Callable[[], float],
 ) -> NatsWorkQueue:
-    """Return the queue of a broker; it connects at its first use."""
+    """Return the queue of a broker."""
     unpublished = Unpublished(database, now=now)
-    return NatsWorkQueue(Broker(address), queue, known_workers, unpublished, now=now)
+    return NatsWorkQueue(broker, queue, known_workers, unpublished, now=now)

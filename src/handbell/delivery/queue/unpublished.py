@@ -108,19 +108,30 @@ class Unpublished:
         """
         at = self._milliseconds()
         by = at if before is None else before - int(PATIENCE_SECONDS * 1000)
-        table = deliveries if overdue.kind == "due" else shards
-        where = (
-            table.c.due_at <= by,
-            table.c.urgency == overdue.level,
-            table.c.worker_id.is_(None),
-            table.c.notification_id.in_(
-                select(notifications.c.id).where(notifications.c.app == overdue.app)
-            ),
-        )
+        where = _free_work(overdue, by)
         with self._database.write() as connection:
             if overdue.kind == "due":
                 return [*_deliveries(_take_up(connection, where, at), at)]
             return [*_shards(_take_up_shards(connection, where, at), at)]
+
+    def count(self, lost: Iterable[tuple[Overdue, int | None]]) -> tuple[int, int | None]:
+        """Return how much work of these has no message, and since when the oldest of it is due.
+
+        Each comes with when its oldest message was written, None where there is none. What fell due
+        within the last seconds does not count.
+        """
+        latest, number, oldest = self._milliseconds(), 0, []
+        with self._database.read() as connection:
+            for one, written_at in lost:
+                before = latest if written_at is None else written_at
+                where = _free_work(one, before - int(PATIENCE_SECONDS * 1000))
+                at = (deliveries if one.kind == "due" else shards).c.due_at
+                found, first = connection.execute(
+                    select(func.count(), func.min(at)).where(*where)
+                ).one()
+                number += found
+                oldest += [first] if found else []
+        return number, min(oldest, default=None)
 
     def shards_of(self, worker: int) -> set[int]:
         """Return the shards that a worker has."""
@@ -180,6 +191,19 @@ _KEYS_OF: Final = Statement(
 _TAKE_UP: Final = Statement(
     update(deliveries).where(_IS_KEY).values(state="queued", due_at=bindparam("at"))
 )
+
+
+def _free_work(overdue: Overdue, by: int) -> tuple[Any, ...]:
+    """Return what holds of an app's work of one kind and level that is due and that nobody has."""
+    table = deliveries if overdue.kind == "due" else shards
+    return (
+        table.c.due_at <= by,
+        table.c.urgency == overdue.level,
+        table.c.worker_id.is_(None),
+        table.c.notification_id.in_(
+            select(notifications.c.id).where(notifications.c.app == overdue.app)
+        ),
+    )
 
 
 def _take_up(connection: Connection, where: Iterable[Any], at: int) -> Sequence[Any]:

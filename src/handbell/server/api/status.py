@@ -31,6 +31,9 @@ class NodeOut(BaseModel):
     is_gone: bool = Field(
         description="It has not been seen for long, and has not said that it stops"
     )
+    broker_away_since: Instant | None = Field(
+        description="Since when the broker does not answer it: it sends nothing meanwhile"
+    )
     figures: dict[str, float] = Field(
         description="What it accepted, sent and failed to send in the last `seconds`",
         examples=[{"seconds": 300.0, "accepted": 1200, "sent": 1180, "failed": 3}],
@@ -81,6 +84,37 @@ class WebhookBacklogOut(BaseModel):
     oldest_due_at: Instant | None
 
 
+class MessageCountsOut(BaseModel):
+    """The messages of one urgency; each names up to 500 deliveries, or a part of a broadcast."""
+
+    urgency: Urgency
+    waiting: int = Field(description="To be handed out")
+    held: int = Field(description="With workers, or given back by one for a while")
+    redelivered: int = Field(description="Held ones that were handed out more than once")
+
+
+class BrokerStateOut(BaseModel):
+    """The broker that hands out the work, as this server sees it."""
+
+    address: str = Field(
+        description="Its servers, without user and password", examples=["nats.example.com:4222"]
+    )
+    stream: str = Field(examples=["handbell"])
+    is_reachable: bool
+    problem: str = Field(description="Why it is not reachable, else empty")
+    away_since: Instant | None = Field(
+        description="Since when it does not answer the nodes, where it does not answer here either"
+    )
+    messages: int = Field(description="Messages in its stream")
+    bytes: int = Field(description="Their bytes")
+    by_urgency: list[MessageCountsOut] = Field(description="The most urgent first")
+    unpublished: int | None = Field(
+        description="Due deliveries and parts of broadcasts that should have been taken and have "
+        "no message; null while the broker cannot be asked"
+    )
+    oldest_unpublished_at: Instant | None = Field(description="When the first of them fell due")
+
+
 class StatusOut(BaseModel):
     """The state of the installation, in one snapshot."""
 
@@ -93,6 +127,7 @@ class StatusOut(BaseModel):
     rates: RatesOut
     circuits: list[OpenCircuitOut] = Field(description="The open ones")
     webhooks: WebhookBacklogOut
+    broker: BrokerStateOut | None = Field(description="Null where the database hands out the work")
 
 
 @router.get(
