@@ -126,7 +126,12 @@
   async function register(settings, subscription, identity) {
     const { session: former } = await read();
     const told = await request(settings, "POST", "sessions", {
-      body: { ...about(settings), ...identity, subscription: subscription.toJSON() },
+      body: {
+        ...about(settings),
+        ...identity,
+        subscription: subscription.toJSON(),
+        ...madeWith(subscription),
+      },
       secret: former?.secret,
     });
     const session = { id: told.id, status: told.status, secret: told.secret ?? former?.secret };
@@ -216,10 +221,19 @@
     return own.length === wanted.length && own.every((byte, place) => byte === wanted[place]);
   }
 
-  /** Return a subscription for this key; one for another key is given up. */
-  async function subscribe(registration, key) {
+  /** The key of a subscription, where the browser tells it: the server refuses a wrong one. */
+  function madeWith(subscription) {
+    const key = subscription.options?.applicationServerKey;
+    if (!key) return {};
+    const plain = btoa(String.fromCharCode(...new Uint8Array(key)));
+    const text = plain.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+    return { application_server_key: text };
+  }
+
+  /** Return a subscription for this key, the `known` one if it is; one for another is given up. */
+  async function subscribe(registration, key, known = null) {
     const manager = registration.pushManager;
-    const former = await ask(() => manager.getSubscription());
+    const former = known ?? (await ask(() => manager.getSubscription()));
     if (former && isFor(former, key)) return former;
     if (former) await former.unsubscribe();
     const options = { userVisibleOnly: true, applicationServerKey: bytes(key) };

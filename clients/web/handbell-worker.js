@@ -8,7 +8,7 @@
 importScripts(new URL("handbell-shared.js", self.location.href).pathname);
 
 (() => {
-  const { inTurn, isOver, read, register, report, subscribe, update } = globalThis.handbellShared;
+  const { inTurn, isOver, read, register, report, request, subscribe, update } = globalThis.handbellShared;
 
   self.addEventListener("push", (event) => {
     const message = messageOf(event);
@@ -77,12 +77,20 @@ importScripts(new URL("handbell-shared.js", self.location.href).pathname);
   async function renew(given) {
     const { session, settings, key } = await read();
     if (!session || !settings || !key) return;
-    const subscription = given ?? (await subscribe(self.registration, key));
     try {
+      const wanted = await currentKey(settings, key);
+      const subscription = await subscribe(self.registration, wanted, given);
       await register(settings, subscription, {});
     } catch (problem) {
       if (isOver(problem)) await update(() => ({ session: null }));
     }
+  }
+
+  /** The app's key may have changed since the page was here; the browser renews with the old. */
+  async function currentKey(settings, known) {
+    const told = await request(settings, "GET", "web-push").catch(() => null);
+    if (told) await update(() => ({ key: told.public_key }));
+    return told?.public_key ?? known;
   }
 
   function ignore() {}

@@ -23,6 +23,7 @@
     │   ├── UnknownUserError
     │   ├── ProofRequiredError
     │   ├── SessionLimitError
+    │   ├── WebPushKeyError
     │   └── IdentityError
     ├── UnknownNotificationError  the app has no such notification
     ├── DeliveryError           deliveries failed; raised by `Response.raise_for_errors` alone
@@ -247,6 +248,13 @@ class SessionLimitError(RegistryError):
     """A person has reached the limit of sessions, and all of them work."""
 
     code = "session-limit"
+    status = 409
+
+
+class WebPushKeyError(RegistryError):
+    """A browser subscribed with another web push key than the app's."""
+
+    code = "web-push-key-changed"
     status = 409
 
 

@@ -331,3 +331,27 @@ def test_each_service_stops_for_itself(office: Office, administrator: httpx.Clie
     stops = told.json()["stops"]
     assert {(one["service"], one["reason"]) for one in stops} == {("fcm", "PERMISSION_DENIED")}
     assert told.json()["stopped"] == stops[0]
+
+
+def test_a_subscription_of_a_former_key_is_noticed(office: Office) -> None:
+    """By whoever says the key: without it, and without a key of the app's, all is as before."""
+    former, present = VapidKey.make(), VapidKey.make()
+    about = {"mail": MAIL, "subscription": subscription(ENDPOINT)}
+    named = {**about, "application_server_key": former.public_key}
+    assert office.register(named).status_code == 201, "the app has no key yet"
+    office.server.system.apps.add_credential(office.app, former)
+    padded = {**named, "application_server_key": former.public_key + "="}
+    secret = office.register(padded).json()["secret"]
+    office.server.system.apps.add_credential(office.app, present, is_forced=True)
+    refusals = [
+        office.register(named),
+        office.device(secret, "POST", {**named, "mail": None}),
+        office.device(secret, "PATCH", {**named, "mail": None}),
+    ]
+    for refused in refusals:
+        assert (refused.status_code, refused.json()["code"]) == (409, "web-push-key-changed")
+        assert "unsubscribe()" in refused.json()["fix"]
+        assert former.public_key not in refused.text
+    assert office.register(about).status_code == 201, "a page that does not say it"
+    renewed = office.register({**about, "application_server_key": present.public_key})
+    assert (renewed.status_code, renewed.json()["status"]) == (201, "active")

@@ -1,8 +1,8 @@
 """The sealed credentials of apps."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, cast, overload
@@ -283,6 +283,14 @@ class CredentialStore:
             f"{app.id} has no web push key",
             fix=Fix(Action.MAKE_WEB_PUSH_KEYS, "Make one", app=app.id),
         )
+
+    def web_push_keys(self, app: App, environments: Iterable[str]) -> set[str]:
+        """Return the public keys that browsers' subscriptions in these environments live by."""
+        found = set()
+        for environment in environments:
+            with suppress(MissingCredentialError):
+                found.add(self.credential_for(app, environment, service="webpush").public_key)
+        return found
 
     def forget(self) -> None:
         """Drop the cache: credentials may have changed."""

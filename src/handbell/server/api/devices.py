@@ -15,6 +15,7 @@ from handbell.errors import (
     RegistryError,
     UnauthorizedError,
     UnknownSessionError,
+    WebPushKeyError,
 )
 from handbell.fixes import Action, Fix
 from handbell.registry.registration import (
@@ -61,6 +62,7 @@ async def register(
     Once this responds with an active session, nothing for a former user is shown any more.
     """
     context = context_of(request)
+    await check_web_push_key(context, app, body)
     if caller.scopes:
         return await _by_key(context, app, body)
     secret = session_secret(request)
@@ -74,6 +76,26 @@ async def register(
     if identity.proof == "link" and body.mail is not None and body.identity_token is None:
         return await _by_link(request, app, body, secret)
     raise _not_proven(identity.proof, app)
+
+
+async def check_web_push_key(
+    context: Context, app: App, body: RegistrationIn | SessionChange
+) -> None:
+    """Raise WebPushKeyError for a subscription that was made with another key than the app's.
+
+    No push service would accept anything for it. While the app has no key any is accepted.
+    """
+    given = body.application_server_key
+    if body.subscription is None or given is None:
+        return
+    environments = ("production", "twin") if body.environment is None else (body.environment,)
+    keys = await context.run(context.system.apps.web_push_keys, app, environments)
+    if keys and given.rstrip("=") not in keys:
+        raise WebPushKeyError(
+            "The subscription was made with another web push key than the app's",
+            fix="End it with unsubscribe(), subscribe with the public_key of "
+            f"GET /v1/apps/{app.id}/web-push, and register that",
+        )
 
 
 async def renew(

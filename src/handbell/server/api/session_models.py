@@ -134,6 +134,13 @@ class Reachable(AboutDevice):
         default=None, description="A browser's; it takes the place of device_token"
     )
 
+    application_server_key: str | None = Field(
+        default=None,
+        max_length=200,
+        description="The key that the subscription was made with, in base64 for URLs: the page's "
+        "`subscription.options.applicationServerKey`. One that is not the app's is refused",
+    )
+
     def reached_at(self) -> str | dict[str, Any] | None:
         """Return the token or the subscription, or None. Raises InvalidRequestError for both."""
         if self.subscription is None:

@@ -144,6 +144,7 @@ async def change_session(
 ) -> dict[str, Any]:
     """Change the given members. A change by the device counts as a sign of life."""
     context = context_of(request)
+    await devices.check_web_push_key(context, app, body)
     if not caller.scopes:
         await devices.own_session(request, app, session)
         secret = session_secret(request) or ""
