@@ -1,11 +1,14 @@
 """Work goes through a real broker: nothing is lost where that is away, forgets, or is full."""
 
 import asyncio
+import contextlib
 import shutil
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +31,7 @@ from handbell.server.health import check
 from handbell.settings import Settings
 from handbell.storage.tables import deliveries, workers
 from handbell.system import System
+from handbell.twin.certificates import Authority
 
 PEOPLE = 60
 
@@ -89,18 +93,26 @@ async def until(is_so: Callable[[], object], seconds: float = 60) -> None:
         await asyncio.sleep(0.05)
 
 
+@contextmanager
+def running(server: NatsServer) -> Iterator[NatsServer]:
+    """Run a broker; where there can be none, the test is skipped."""
+    try:
+        server.start()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[NatsServer]:
     """Give a broker of the test's own, which it may stop."""
     folder = tmp_path / "nats"
     folder.mkdir()
-    own = NatsServer(folder)
-    try:
-        own.start()
-    except Unavailable as error:
-        pytest.skip(str(error))
-    yield own
-    own.stop()
+    with running(NatsServer(folder)) as own:
+        yield own
 
 
 @pytest.fixture
@@ -228,6 +240,51 @@ def test_the_status_tells_what_the_broker_holds_and_since_when_it_is_away(ground
     assert (forgot.unpublished, forgot.away_since) == (4, None)
     assert forgot.oldest_unpublished_at is not None
     assert abs(forgot.oldest_unpublished_at / 1000 - time.time()) < 60
+
+
+@pytest.mark.parametrize("others", ["", "nats://127.0.0.1:1,"])
+def test_no_password_is_told_without_encryption(tmp_path: Path, others: str) -> None:
+    """A server that offers no TLS hears nothing of an address with tls, and is refused by name."""
+    heard: list[bytes] = []
+
+    def answer(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.settimeout(2)
+                    connection.sendall(b'INFO {"version":"2.10.0","auth_required":true}\r\n')
+                    heard.append(connection.recv(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=answer, args=[listening], daemon=True)
+        answering.start()
+        url = f"{others}tls://user:secret@127.0.0.1:{listening.getsockname()[1]}"
+        state = System(Settings.load(home=tmp_path, engine=url)).status.read().broker
+        listening.shutdown(socket.SHUT_RDWR)
+        answering.join(10)
+    assert state is not None
+    assert "offers no TLS" in state.problem
+    assert heard
+    assert set(heard) == {b""}
+
+
+def test_a_broker_is_reached_by_tls_with_a_password(tmp_path: Path) -> None:
+    """Its certificate is checked by the authority that the settings name, and by no other."""
+    authority = Authority.open(tmp_path / "authority")
+    authority.server_context()
+    pem = authority.ca_file.parent / "server.pem"
+    (tmp_path / "nats").mkdir()
+    options = ("--tls", "--tlscert", str(pem), "--tlskey", str(pem), "--user", "u", "--pass", "p")
+    with running(NatsServer(tmp_path / "nats", *options)) as own:
+        url = own.url().replace("nats://", "tls://u:p@")
+        for number, ca_file in enumerate((authority.ca_file, None)):
+            home = tmp_path / f"home{number}"
+            system = System(Settings.load(home=home, engine=url, nats_ca_file=ca_file))
+            state = system.status.read().broker
+            assert state is not None
+            assert state.is_reachable == (ca_file is not None), state.problem
+            assert ("certificate" in state.problem.lower()) == (ca_file is None)
 
 
 def test_the_console_shows_the_broker(ground: Ground) -> None:

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from handbell.errors import QueueUnavailableError
 
 from .broker_address import BrokerAddress
-from .broker_connection import connect, in_words, unavailable
+from .broker_connection import connect, disconnect, in_words, unavailable
 from .stream_state import Counts, read_counts, read_written_at
 from .work_messages import Kind, WorkMessage, consumers
 
@@ -172,8 +172,7 @@ class Broker:
         self._pulls.clear()
         self._opening = asyncio.Lock()  # the next one may be in another event loop
         if client is not None:
-            with contextlib.suppress(Exception):
-                await client.close()
+            await disconnect(client)
 
     # The connection
 

@@ -73,8 +73,8 @@ class BrokerAddress:
 
     @property
     def is_tls(self) -> bool:
-        """Whether the connection is encrypted."""
-        return self.servers[0].startswith("tls:")
+        """Whether connections are encrypted: all of them, where one server is named with tls."""
+        return any(one.startswith("tls:") for one in self.servers)
 
     def __str__(self) -> str:
         """Return the servers, without user and password."""

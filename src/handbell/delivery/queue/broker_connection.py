@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 5.0
 _ATTEMPT_SECONDS: Final = 2
+_CLOSE_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +44,10 @@ async def connect(
         heard[:] = [error]
         _log.debug("Broker: %s", told(error))
 
+    client = _client(address)
     try:
         async with asyncio.timeout(seconds):
-            return await nats.connect(
+            await client.connect(
                 list(address.servers),
                 name=f"handbell {socket.gethostname()} {os.getpid()}",
                 connect_timeout=_ATTEMPT_SECONDS,
@@ -53,8 +56,46 @@ async def connect(
                 **options,
             )
     except (OSError, TimeoutError, nats.errors.Error) as error:
+        await disconnect(client)
         # That none of its servers is there says less than why the last one is not.
         raise unavailable(address, told(heard[0] if heard else error)) from None
+    return client
+
+
+async def disconnect(client: "Client") -> None:
+    """Close a client, within a second. Raises nothing.
+
+    One whose handshake failed would wait for the end of its connection for ever.
+    """
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
+
+
+def _client(address: BrokerAddress) -> "Client":
+    """Return a client; of an address with ``tls`` one that says nothing without encryption.
+
+    nats-py leaves it to the server whether there is TLS, and tells it the password in any case.
+    """
+    from nats.aio.client import Client  # noqa: PLC0415 - of the extra
+    from nats.errors import Error  # noqa: PLC0415 - of the extra
+
+    class EncryptedClient(Client):
+        def _connect_command(self) -> bytes:
+            if not self._server_info.get("tls_required"):
+                raise Error("it offers no TLS, which the address asks for")
+            return super()._connect_command()
+
+    if not address.is_tls:
+        return Client()
+    _drop_warnings()
+    return EncryptedClient()
+
+
+@functools.cache
+def _drop_warnings() -> None:
+    """Leave out what asyncio says of each end of a connection that nats-py encrypted later."""
+    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in str(record.msg))
 
 
 def _secrets(address: BrokerAddress) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from handbell.errors import QueueUnavailableError, SettingsError
 from handbell.storage.database import Database
 
 from .broker_address import BrokerAddress
-from .broker_connection import connect, in_words
+from .broker_connection import connect, disconnect, in_words
 from .stream_state import Counts, read_counts, read_written_at
 from .unpublished import Overdue, Unpublished
 from .work_messages import Kind
@@ -107,7 +107,7 @@ async def _look(address: BrokerAddress, overdue: Sequence[Overdue]) -> tuple[Bro
             async with asyncio.timeout(LOOK_SECONDS):
                 return await _read(address, client.jetstream(timeout=LOOK_SECONDS), overdue)
     finally:
-        await client.close()
+        await disconnect(client)
 
 
 async def _read(
