@@ -9,12 +9,14 @@ On the hot path nothing of this is called more than once per push: a side's ``_p
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypedDict
 
 from handbell._retry_after import instant
+from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
 from handbell.services.reactions import Reaction
 
@@ -132,21 +134,51 @@ def without_answer(end: End) -> RetryLater | Unknown:
     return Unknown(end.reason, end.detail)
 
 
+class ClientOptions(TypedDict, total=False):
+    """What every client takes: the most connections of a host, the most pushes in flight on each.
+
+    Time-outs are in seconds. ``now`` gives UNIX seconds, ``seconds`` those of a monotonic clock.
+    """
+
+    connections: int
+    in_flight: int
+    connect_timeout: float
+    request_timeout: float
+    now: Callable[[], float]
+    seconds: Callable[[], float]
+
+
 class PushClient(ABC):
     """A push service, reached with one credential; the base of what implements :class:`Gateway`.
 
     ``fingerprint`` is the credential's. ``clock_skew`` is how many seconds this machine's clock is
     ahead of the service's (negative: behind), or None before the first answer; it is compared
     occasionally. ``healed`` counts pushes sent a second time after a token or a connection was
-    replaced. ``now`` gives UNIX seconds.
+    replaced. The options are those of :class:`ClientOptions`.
     """
 
-    def __init__(self, *, fingerprint: str, limits: Limits, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        fingerprint: str,
+        connections: int = 2,
+        in_flight: int = 1000,
+        connect_timeout: float = 10.0,
+        request_timeout: float = 30.0,
+        now: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = seconds_since_boot,
+    ) -> None:
         self.fingerprint = fingerprint
         self.clock_skew: float | None = None
         self.healed = 0
-        self._limits = limits
+        self._limits = Limits(
+            connections=connections,
+            in_flight=in_flight,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+        )
         self.now = now
+        self._seconds = seconds
         self._is_closed = False
         self._may_begin: Callable[[], bool] = lambda: True
 

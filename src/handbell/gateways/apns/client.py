@@ -10,20 +10,18 @@ Source: "Sending notification requests to APNs", "Handling notification response
 
 import asyncio
 import math
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, cast
+from typing import Final, Unpack, cast
 
-from handbell.clocks import seconds_since_boot
 from handbell.errors import GatewayError
 from handbell.gateways.gateway import Message, Push
 from handbell.gateways.http2 import End, Endpoint, Headers, Limits, Request, StreamResponse
 from handbell.gateways.http2_tls import authority
 from handbell.gateways.outcomes import Accepted, Outcome
-from handbell.gateways.push_client import SKEW_SAMPLE, Job, PushClient, Side
+from handbell.gateways.push_client import SKEW_SAMPLE, ClientOptions, Job, PushClient, Side
 from handbell.services.apns.credential import AuthKey, Certificate
 from handbell.services.apns.protocol import (
     APNS_COLLAPSE_ID,
@@ -173,22 +171,13 @@ class ApnsGateway(PushClient):
         *,
         credential: AuthKey | Certificate,
         endpoints: Mapping[str, Endpoint],
-        connections: int = 2,
-        in_flight: int = 1000,
-        connect_timeout: float = 10.0,
-        request_timeout: float = 30.0,
-        now: Callable[[], float] = time.time,
-        seconds: Callable[[], float] = seconds_since_boot,
+        **options: Unpack[ClientOptions],
     ) -> None:
-        limits = Limits(
-            connections=connections,
-            in_flight=in_flight,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-        )
-        super().__init__(fingerprint=credential.fingerprint, limits=limits, now=now)
+        super().__init__(fingerprint=credential.fingerprint, **options)
         self.tokens = (
-            ProviderTokens(credential, now, seconds) if isinstance(credential, AuthKey) else None
+            ProviderTokens(credential, self.now, self._seconds)
+            if isinstance(credential, AuthKey)
+            else None
         )
         self._certificate = credential.pem if isinstance(credential, Certificate) else None
         self._endpoints = dict(endpoints)

@@ -7,18 +7,16 @@ Source: https://firebase.google.com/docs/cloud-messaging/send/v1-api .
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, Unpack, cast
 
-from handbell.clocks import seconds_since_boot
 from handbell.gateways.gateway import Message, Push
 from handbell.gateways.http2 import End, Endpoint, Headers, Limits, Request, StreamResponse
 from handbell.gateways.http2_tls import authority
 from handbell.gateways.outcomes import Accepted, DeviceGone, Outcome, RetryLater
-from handbell.gateways.push_client import SKEW_SAMPLE, Job, PushClient, Side
+from handbell.gateways.push_client import SKEW_SAMPLE, ClientOptions, Job, PushClient, Side
 from handbell.services.fcm.address import FID_LENGTH, is_fid
 from handbell.services.fcm.credential import ServiceAccount
 from handbell.services.fcm.protocol import AUTHORIZATION, MAX_TTL_SECONDS, send_path
@@ -216,26 +214,14 @@ class FcmGateway(PushClient):
         credential: ServiceAccount,
         endpoint: Endpoint,
         token_endpoint: Endpoint | None = None,
-        connections: int = 2,
-        in_flight: int = 1000,
-        connect_timeout: float = 10.0,
-        request_timeout: float = 30.0,
-        now: Callable[[], float] = time.time,
-        seconds: Callable[[], float] = seconds_since_boot,
+        **options: Unpack[ClientOptions],
     ) -> None:
-        limits = Limits(
-            connections=connections,
-            in_flight=in_flight,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-        )
-        super().__init__(fingerprint=credential.fingerprint, limits=limits, now=now)
+        super().__init__(fingerprint=credential.fingerprint, **options)
         self.project_id = credential.project_id
         self._account = credential
         self._endpoints = _Endpoints(
             endpoint, token_endpoint or default_token_endpoint(credential, endpoint)
         )
-        self._seconds = seconds
         self._side: _FcmSide | None = None
 
     @property

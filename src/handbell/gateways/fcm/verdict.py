@@ -5,12 +5,21 @@ Sources: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode ,
 https://cloud.google.com/apis/design/errors (the form of an error), RFC 6749, 5 (access tokens).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from handbell._retry_after import retry_after
 from handbell._text import one_line
+from handbell.gateways.answers import (
+    CLIENT_ERROR,
+    OK,
+    SERVER_ERROR,
+    TOO_MANY,
+    reaction_to,
+    read_name,
+    read_object,
+    without_reason,
+)
 from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
@@ -18,20 +27,12 @@ from handbell.gateways.outcomes import (
     Outcome,
     Refused,
     RetryLater,
-    Unknown,
 )
 from handbell.services.fcm.protocol import BAD_REQUEST, FCM_ERROR
 from handbell.services.fcm.reasons import INVALID_ARGUMENT, INVALID_TOKEN, NOT_FOUND, REASONS
 from handbell.services.reactions import SENT_AGAIN, Reaction
 
-_OK: Final = 200
-_REDIRECTION: Final = 300
-_CLIENT_ERROR: Final = 400
 _NOT_FOUND: Final = 404
-_TOO_MANY: Final = 429
-_SERVER_ERROR: Final = 500
-_CONFIGURATION_STATUSES: Final = frozenset({401, 403, 404, 407})
-_MAX_REASON_LENGTH: Final = 80
 _MAX_DETAIL_LENGTH: Final = 300
 _TARGET_FIELDS: Final = frozenset({"message.token", "message.fid", "token", "fid"})
 _ABOUT_TOKEN: Final = "registration token"  # noqa: S105 - words of an answer
@@ -52,21 +53,16 @@ def judge(
     error's ``status``; a code that the table does not know is judged by the class of the HTTP
     status. No token is gone but by ``UNREGISTERED`` in FCM's own words.
     """
-    if status == _OK:
+    if status == OK:
         return Accepted("")
     error = _error(body) if is_whole else None
     if error is None:
         return _without_error(status, headers, is_whole=is_whole)
     reason = error.reason
-    row = REASONS.get(reason)
     detail = _detail(reason, error)
-    after = retry_after(headers)
-    if status >= _SERVER_ERROR:
-        reaction = row.reaction if row and row.status >= _SERVER_ERROR else Reaction.BACK_OFF
-    else:
-        reaction = row.reaction if row else _reaction_to(status)
+    reaction = reaction_to(status, REASONS.get(reason), too_many=Reaction.SLOW_DOWN_DEVICE)
     if reaction in SENT_AGAIN:
-        return RetryLater(reason, reaction, after, status, detail)
+        return RetryLater(reason, reaction, retry_after(headers), status, detail)
     if reaction is Reaction.CLOSE_SESSION:
         return DeviceGone(reason, None, status)
     return Refused(reason, reaction, status, detail)
@@ -89,8 +85,8 @@ def judge_token(
 
     None of them was sent: an error of OAuth is the configuration's, all else may be tried again.
     """
-    answer = _read(body) if is_whole else {}
-    if status == _OK:
+    answer = read_object(body) if is_whole else {}
+    if status == OK:
         token = _access_token(answer)
         if token is not None:
             return token
@@ -98,10 +94,10 @@ def judge_token(
         return RetryLater("AnswerUnreadable", Reaction.RENEW_TOKEN, None, 0, detail)
     after = retry_after(headers)
     name, said = _oauth_error(answer)
-    if status >= _SERVER_ERROR or status == _TOO_MANY:
+    if status >= SERVER_ERROR or status == TOO_MANY:
         detail = f"no access token: the token endpoint answered {status}"
         return RetryLater(f"HTTP {status}", Reaction.BACK_OFF, after, status, detail)
-    if name is None or status < _CLIENT_ERROR:
+    if name is None or status < CLIENT_ERROR:
         reason = "AnswerUnreadable" if is_whole else "AnswerCut"
         detail = f"no access token: the answer {status} of the token endpoint is not Google's"
         return LostVerdict(status, reason, detail, after)
@@ -119,19 +115,19 @@ class _Error(NamedTuple):
 
 def _error(body: bytes) -> _Error | None:
     """Return the error that an answer tells, or None where it is not one of Google's."""
-    error = _read(body).get("error")
+    error = read_object(body).get("error")
     if not isinstance(error, dict):
         return None
     details = [each for each in _list(error.get("details")) if isinstance(each, dict)]
     violations = list(_violations(details))
     message = _words(error.get("message"))
     own = next((each.get("errorCode") for each in _of_type(details, FCM_ERROR)), None)
-    reason = _name(own) or _name(error.get("status"))
+    reason = read_name(own) or read_name(error.get("status"))
     if reason is None:
         return None
-    if reason == "UNREGISTERED" and _name(own) is None:
+    if reason == "UNREGISTERED" and read_name(own) is None:
         return None
-    if reason == INVALID_ARGUMENT and _name(own) and _is_about_token(violations, message):
+    if reason == INVALID_ARGUMENT and read_name(own) and _is_about_token(violations, message):
         reason = INVALID_TOKEN
     said = "; ".join(f"{where}: {words}" for where, words in violations) or message
     return _Error(reason, said)
@@ -161,21 +157,11 @@ def _of_type(details: list[dict[str, Any]], name: str) -> Iterator[dict[str, Any
 
 def _without_error(status: int, headers: Mapping[str, str], *, is_whole: bool) -> Outcome:
     """Return the outcome of an answer without an error of Google's."""
-    foreign = f"the answer {status} is not one of FCM's; a proxy may have given it"
-    if status < _REDIRECTION:
-        return Unknown("AnswerUnreadable", foreign)
-    after = retry_after(headers)
-    if status >= _SERVER_ERROR:
-        detail = foreign if is_whole else f"the answer {status} broke off"
-        return RetryLater(f"HTTP {status}", Reaction.BACK_OFF, after, status, detail)
-    if not is_whole:
-        detail = f"the answer {status} broke off before its reason had come"
-        return LostVerdict(status, "AnswerCut", detail, after)
-    if status == _NOT_FOUND:
+    if is_whole and status == _NOT_FOUND:
         # Google answers an address that it does not know with a page, and says nothing of a token.
         row = REASONS[NOT_FOUND]
         return Refused(row.name, row.reaction, status, row.meaning)
-    return LostVerdict(status, "AnswerUnreadable", foreign, after)
+    return without_reason(status, headers, whose="FCM's", is_whole=is_whole)
 
 
 def _access_token(answer: Mapping[str, Any]) -> AccessToken | None:
@@ -191,38 +177,16 @@ def _access_token(answer: Mapping[str, Any]) -> AccessToken | None:
 def _oauth_error(answer: Mapping[str, Any]) -> tuple[str | None, str]:
     error = answer.get("error")
     if isinstance(error, dict):
-        return _name(error.get("status")), _words(error.get("message"))
-    return _name(error), _words(answer.get("error_description"))
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        return read_name(error.get("status")), _words(error.get("message"))
+    return read_name(error), _words(answer.get("error_description"))
 
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _name(value: object) -> str | None:
-    if isinstance(value, str) and value.isprintable() and 0 < len(value) <= _MAX_REASON_LENGTH:
-        return value
-    return None
-
-
 def _words(value: object) -> str:
     return one_line(value[:_MAX_DETAIL_LENGTH]) if isinstance(value, str) else ""
-
-
-def _reaction_to(status: int) -> Reaction:
-    if status == _TOO_MANY:
-        return Reaction.SLOW_DOWN_DEVICE
-    if status < _CLIENT_ERROR or status in _CONFIGURATION_STATUSES:
-        return Reaction.FIX_CONFIGURATION
-    return Reaction.FIX_NOTIFICATION
 
 
 def _detail(reason: str, error: _Error) -> str:

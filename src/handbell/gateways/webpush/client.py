@@ -8,19 +8,18 @@ Source: RFC 8030, "Generic Event Delivery Using HTTP Push".
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
 from handbell._ip import is_public
 from handbell._proxy import DIRECT, Proxies
-from handbell.clocks import seconds_since_boot
 from handbell.errors import RegistryError
 from handbell.gateways.gateway import Message, Push
 from handbell.gateways.http2 import End, Endpoint, Headers, Limits, Request, StreamResponse
 from handbell.gateways.outcomes import Accepted, Refused
-from handbell.gateways.push_client import SKEW_SAMPLE, Job, PushClient, Side
+from handbell.gateways.push_client import SKEW_SAMPLE, ClientOptions, Job, PushClient, Side
 from handbell.services.reactions import Reaction
 from handbell.services.webpush.address import SubscriptionKeys
 from handbell.services.webpush.credential import VapidKey
@@ -185,25 +184,13 @@ class WebPushGateway(PushClient):
         hosts: PushHosts,
         ca_file: Path | None = None,
         proxies: Proxies = DIRECT,
-        connections: int = 2,
-        in_flight: int = 1000,
-        connect_timeout: float = 10.0,
-        request_timeout: float = 30.0,
         most_origins: int = MOST_ORIGINS,
         idle_seconds: float = IDLE_SECONDS,
-        now: Callable[[], float] = time.time,
-        seconds: Callable[[], float] = seconds_since_boot,
+        **options: Unpack[ClientOptions],
     ) -> None:
-        limits = Limits(
-            connections=connections,
-            in_flight=in_flight,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-            round=_ROUND,
-            is_slow_to_prepare=True,
-        )
-        super().__init__(fingerprint=credential.fingerprint, limits=limits, now=now)
-        self.tokens = VapidTokens(credential, subject, now, seconds)
+        super().__init__(fingerprint=credential.fingerprint, **options)
+        self._limits = replace(self._limits, round=_ROUND, is_slow_to_prepare=True)
+        self.tokens = VapidTokens(credential, subject, self.now, self._seconds)
         self._hosts = hosts
         self._ca_file = ca_file
         self._proxies = proxies
