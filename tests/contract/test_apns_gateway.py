@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.gateway_stage import UNHURRIED, GatewayStage, send
+from tests.standing_clock import StandingClock
 
 from handbell.apps.app import App
 from handbell.apps.sample_keys import make_key
@@ -37,30 +39,17 @@ TEAM, BUNDLE = "TEAM123456", "com.sample.myapp"
 APP = App(team_id=TEAM, bundle_id=BUNDLE)
 MESSAGE = compose(Notification(title="Hello"), app=APP, now=time.time())
 PHONES = 60
-UNHURRIED = {"request_timeout": 10}
-"""Where every push is answered, a busy machine may take its time."""
 SLOT_START = 2100 * 857_143
 """An instant at which a provider token has just been renewed, so that the former is valid."""
 
 
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.at = float(SLOT_START + 60)
-
-    def __call__(self) -> float:
-        """Return the instant."""
-        return self.at
-
-
 @dataclass
-class Stage:
+class Stage(GatewayStage):
     """A twin with one app, its key, and enough phones."""
 
     twin: RunningTwin
     key: AuthKey
-    clock: Clock
+    clock: StandingClock
     phones: list[Phone]
     told: list[tuple[Push, Outcome]] = field(default_factory=list)
 
@@ -85,42 +74,24 @@ class Stage:
             for number, phone in enumerate(phones or self.phones)
         ]
 
-    def send(self, pushes: Sequence[Push], **options: Any) -> list[Outcome]:
-        """Send with a gateway of this call's own; return the outcomes in the pushes' order."""
-
-        async def told() -> list[Outcome]:
-            gateway = self.gateway(**options)
-            outcomes = await send(gateway, pushes)
-            await gateway.close()
-            return outcomes
-
-        return asyncio.run(told())
-
     def delivered(self) -> Counter[int]:
         """Return how many phones got how many pushes."""
         counts = [sum(self.twin.accepted_of(phone.token).values()) for phone in self.phones]
         return Counter(counts)
 
 
-async def send(gateway: ApnsGateway, pushes: Sequence[Push]) -> list[Outcome]:
-    """Send and return the outcomes in the pushes' order; each push must be reported once."""
-    told: list[tuple[Push, Outcome]] = []
-    await asyncio.wait_for(gateway.send(pushes, lambda *end: told.append(end)), 20)
-    assert sorted(push.key for push, _ in told) == sorted(push.key for push in pushes)
-    by_key = {push.key: outcome for push, outcome in told}
-    return [by_key[push.key] for push in pushes]
-
-
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningTwin, Clock]]:
+def theatre(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[RunningTwin, StandingClock]]:
     """Run one twin for the file, by a clock of its own."""
-    clock = Clock()
+    clock = StandingClock(float(SLOT_START + 60))
     with start_twin(tmp_path_factory.mktemp("twin"), now=clock) as twin:
         yield twin, clock
 
 
 @pytest.fixture
-def stage(theatre: tuple[RunningTwin, Clock]) -> Iterator[Stage]:
+def stage(theatre: tuple[RunningTwin, StandingClock]) -> Iterator[Stage]:
     """Give new phones and a new key to each test; faults are forgotten afterwards."""
     twin, clock = theatre
     clock.at = float(SLOT_START + 60)

@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.gateway_stage import UNHURRIED, GatewayStage, send
+from tests.standing_clock import StandingClock
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -37,19 +39,6 @@ from handbell.twin.threaded import RunningTwin, start_twin
 PROJECT = "shop-4711"
 APP = App(android_package="com.sample.myapp")
 PHONES = 40
-UNHURRIED = {"request_timeout": 10}
-"""Where every push is answered, a busy machine may take its time."""
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.at = float(int(time.time()))
-
-    def __call__(self) -> float:
-        """Return the instant."""
-        return self.at
 
 
 def message(**fields: Any) -> Message:
@@ -62,12 +51,12 @@ HELLO = message()
 
 
 @dataclass
-class Stage:
+class Stage(GatewayStage):
     """A twin with one project, its service account, and enough phones."""
 
     twin: RunningTwin
     account: ServiceAccount
-    clock: Clock
+    clock: StandingClock
     phones: list[Phone]
 
     def gateway(self, **options: Any) -> FcmGateway:
@@ -90,17 +79,6 @@ class Stage:
             for number, phone in enumerate(phones or self.phones)
         ]
 
-    def send(self, pushes: Sequence[Push], **options: Any) -> list[Outcome]:
-        """Send with a gateway of this call's own; return the outcomes in the pushes' order."""
-
-        async def told() -> list[Outcome]:
-            gateway = self.gateway(**options)
-            outcomes = await send(gateway, pushes)
-            await gateway.close()
-            return outcomes
-
-        return asyncio.run(told())
-
     def bodies(self) -> list[Any]:
         """Return what was posted to FCM, the newest first."""
         return [json.loads(each.request.body) for each in self.twin.requests if each.side == "fcm"]
@@ -109,15 +87,6 @@ class Stage:
         """Return how many cards each phone shows."""
         known = self.twin.phones
         return [len(known[phone.id].cards) for phone in self.phones]
-
-
-async def send(gateway: FcmGateway, pushes: Sequence[Push]) -> list[Outcome]:
-    """Send and return the outcomes in the pushes' order; each push must be reported once."""
-    told: list[tuple[Push, Outcome]] = []
-    await asyncio.wait_for(gateway.send(pushes, lambda *end: told.append(end)), 20)
-    assert sorted(push.key for push, _ in told) == sorted(push.key for push in pushes)
-    by_key = {push.key: outcome for push, outcome in told}
-    return [by_key[push.key] for push in pushes]
 
 
 async def until(is_true: Callable[[], bool]) -> None:
@@ -134,15 +103,15 @@ def _asked(gateway: FcmGateway, tokens: int) -> bool:
 @pytest.fixture(scope="module")
 def theatre(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[RunningTwin, Clock, ServiceAccount]]:
+) -> Iterator[tuple[RunningTwin, StandingClock, ServiceAccount]]:
     """Run one twin for the file, by a clock of its own."""
-    clock = Clock()
+    clock = StandingClock(float(int(time.time())))
     with start_twin(tmp_path_factory.mktemp("twin"), now=clock) as twin:
         yield twin, clock, ServiceAccount.read(twin.make_service_account(PROJECT))
 
 
 @pytest.fixture
-def stage(theatre: tuple[RunningTwin, Clock, ServiceAccount]) -> Iterator[Stage]:
+def stage(theatre: tuple[RunningTwin, StandingClock, ServiceAccount]) -> Iterator[Stage]:
     """Give new phones to each test; faults are forgotten afterwards."""
     twin, clock, account = theatre
     clock.at = float(int(time.time()))
@@ -273,7 +242,7 @@ def test_a_removed_app_is_gone_since_it_was_sent(stage: Stage) -> None:
     gone, other = stage.phones[:2]
     stage.twin.remove_phone(gone)
     outcomes = stage.send(stage.pushes([gone, other]), **UNHURRIED)
-    assert outcomes[0] == DeviceGone("UNREGISTERED", int(stage.clock.at * 1000), 404)
+    assert outcomes[0] == DeviceGone("UNREGISTERED", stage.clock.milliseconds, 404)
     assert isinstance(outcomes[1], Accepted)
 
 
@@ -460,7 +429,7 @@ def test_what_hinders_a_token_ends_the_pushes(
 @pytest.mark.parametrize("skew", [-7200, 7200], ids=["behind", "ahead"])
 def test_a_wrong_clock_is_followed(stage: Stage, skew: int) -> None:
     """Google refuses a request from two hours away; it is made anew by the clock of its answer."""
-    ours = Clock()
+    ours = StandingClock(float(int(time.time())))
     ours.at = stage.clock.at + skew
 
     async def story() -> None:

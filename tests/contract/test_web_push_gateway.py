@@ -1,6 +1,5 @@
 """Our gateway of Web Push against the twin and its faults: each message ends once, and rightly."""
 
-import asyncio
 import json
 import time
 import uuid
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.gateway_stage import UNHURRIED, GatewayStage
+from tests.standing_clock import StandingClock
 
 from handbell._proxy import Proxies
 from handbell.apps.app import App
@@ -19,7 +20,6 @@ from handbell.gateways.outcomes import (
     Accepted,
     DeviceGone,
     LostVerdict,
-    Outcome,
     Refused,
     RetryLater,
     Unknown,
@@ -39,19 +39,6 @@ from handbell.twin.threaded import RunningTwin, start_twin
 APP = App(name="Shop", web_origin="https://shop.example")
 KEY = VapidKey.make()
 BROWSERS = 20
-UNHURRIED = {"request_timeout": 10.0}
-"""Where every message is answered, a busy machine may take its time."""
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.at = float(int(time.time()))
-
-    def __call__(self) -> float:
-        """Return the instant."""
-        return self.at
 
 
 def message(**fields: Any) -> Message:
@@ -64,11 +51,11 @@ HELLO = message()
 
 
 @dataclass
-class Stage:
+class Stage(GatewayStage):
     """A twin whose browsers subscribed with one key, and enough of them."""
 
     twin: RunningTwin
-    clock: Clock
+    clock: StandingClock
     browsers: list[Phone]
 
     def gateway(self, **options: Any) -> WebPushGateway:
@@ -92,36 +79,24 @@ class Stage:
             for number, each in enumerate(browsers or self.browsers)
         ]
 
-    def send(self, pushes: Sequence[Push], **options: Any) -> list[Outcome]:
-        """Send with a gateway of this call's own; return the outcomes in the pushes' order."""
-
-        async def told() -> list[Outcome]:
-            gateway = self.gateway(**options)
-            ends: list[tuple[Push, Outcome]] = []
-            await asyncio.wait_for(gateway.send(pushes, lambda *end: ends.append(end)), 20)
-            await gateway.close()
-            assert sorted(push.key for push, _ in ends) == sorted(push.key for push in pushes)
-            by_key = {push.key: outcome for push, outcome in ends}
-            return [by_key[push.key] for push in pushes]
-
-        return asyncio.run(told())
-
     def cards(self, browser: Phone) -> list[Any]:
         """Return what a browser shows."""
         return list(self.twin.phones[browser.id].cards)
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningTwin, Clock]]:
+def theatre(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[RunningTwin, StandingClock]]:
     """Run one twin for the file, by a clock of its own; its pages subscribe with our key."""
-    clock = Clock()
+    clock = StandingClock(float(int(time.time())))
     hooks = TwinHooks(web_push_key=lambda _: KEY.public_key)
     with start_twin(tmp_path_factory.mktemp("twin"), now=clock, hooks=hooks) as twin:
         yield twin, clock
 
 
 @pytest.fixture
-def stage(theatre: tuple[RunningTwin, Clock]) -> Iterator[Stage]:
+def stage(theatre: tuple[RunningTwin, StandingClock]) -> Iterator[Stage]:
     """Give new browsers to each test; faults are forgotten afterwards."""
     twin, clock = theatre
     clock.at = float(int(time.time()))
@@ -286,7 +261,7 @@ def test_an_ended_subscription_is_gone_since_it_was_sent(stage: Stage) -> None:
     gone, other = stage.browsers[:2]
     stage.twin.remove_phone(gone)
     outcomes = stage.send(stage.pushes([gone, other]), **UNHURRIED)
-    assert outcomes[0] == DeviceGone("errno-106", int(stage.clock.at * 1000), 410)
+    assert outcomes[0] == DeviceGone("errno-106", stage.clock.milliseconds, 410)
     assert isinstance(outcomes[1], Accepted)
 
 
@@ -294,7 +269,7 @@ def test_an_unknown_subscription_is_gone(stage: Stage) -> None:
     """404 is what the standard calls a subscription that has ended."""
     (push,) = stage.pushes(stage.browsers[:1])
     (outcome,) = stage.send([push._replace(address=f"{push.address}x")], **UNHURRIED)
-    assert outcome == DeviceGone("errno-102", int(stage.clock.at * 1000), 404)
+    assert outcome == DeviceGone("errno-102", stage.clock.milliseconds, 404)
 
 
 def test_another_key_is_refused_for_each_subscription(stage: Stage) -> None:
@@ -317,7 +292,7 @@ def test_a_vendors_own_name_is_reached_through_a_proxy(
     hooks = TwinHooks(web_push_key=lambda _: KEY.public_key)
     with start_twin(tmp_path, proxy_port=0, hooks=hooks) as twin:
         monkeypatch.setenv("SSL_CERT_FILE", str(twin.hosts_ca_file))
-        stage = Stage(twin, Clock(), [twin.add_browser()])
+        stage = Stage(twin, StandingClock(float(int(time.time()))), [twin.add_browser()])
         (push,) = stage.pushes()
         named = push.address.replace(twin.webpush_url, name)
         (outcome,) = stage.send(

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.standing_clock import StandingClock
 from tests.stored import stored_in
 
 from handbell.access.api_keys import CACHE_SECONDS, USED_SECONDS, ApiKeyStore
@@ -16,25 +17,14 @@ from handbell.storage.database import Database
 from handbell.system import System
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.time = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        return self.time
-
-
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> StandingClock:
     """Give a clock."""
-    return Clock()
+    return StandingClock(1_700_000_000.0)
 
 
 @pytest.fixture
-def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
+def system(tmp_path: Path, clock: StandingClock) -> Iterator[System]:
     """Give a system without apps."""
     made = System(Settings.load(home=tmp_path), now=clock, clock=clock)
     yield made
@@ -42,7 +32,7 @@ def system(tmp_path: Path, clock: Clock) -> Iterator[System]:
 
 
 @pytest.fixture
-def elsewhere(system: System, clock: Clock) -> Iterator[ApiKeyStore]:
+def elsewhere(system: System, clock: StandingClock) -> Iterator[ApiKeyStore]:
     """Give the store of another process."""
     with closing(Database.open(system.settings.database_url)) as database:
         yield ApiKeyStore(database, now=clock, clock=clock)
@@ -90,39 +80,41 @@ def test_administer_includes_the_other_scopes(system: System) -> None:
 
 
 def test_a_revoked_key_is_refused_at_once_here_and_within_a_second_elsewhere(
-    system: System, elsewhere: ApiKeyStore, clock: Clock
+    system: System, elsewhere: ApiKeyStore, clock: StandingClock
 ) -> None:
     """The process that revokes forgets the key; another one takes it for a moment more."""
     key, secret = system.api_keys.add("shop", ["send"])
     assert system.api_keys.check(secret)
     assert elsewhere.check(secret)
     revoked = system.api_keys.revoke(key.prefix)
-    assert revoked.revoked_at == int(clock.time * 1000)
+    assert revoked.revoked_at == clock.milliseconds
     assert system.api_keys.known(secret) is None
     assert system.api_keys.check(secret) is None
     assert elsewhere.check(secret)
-    clock.time += CACHE_SECONDS
+    clock.at += CACHE_SECONDS
     assert elsewhere.known(secret) is None
     assert elsewhere.check(secret) is None
-    clock.time += 100
+    clock.at += 100
     assert system.api_keys.revoke(key.prefix) == revoked
 
 
-def test_the_last_use_is_written_once_a_minute_at_most(system: System, clock: Clock) -> None:
+def test_the_last_use_is_written_once_a_minute_at_most(
+    system: System, clock: StandingClock
+) -> None:
     """A busy key costs a write a minute, and its last use is right to the minute."""
     key, secret = system.api_keys.add("shop", ["send"])
     assert key.used_at is None
-    first = clock.time
+    first = clock.at
     for _ in range(30):
         assert system.api_keys.check(secret)
-        clock.time += USED_SECONDS / 31
+        clock.at += USED_SECONDS / 31
     assert system.api_keys.find(key.prefix).used_at == int(first * 1000)
-    clock.time += USED_SECONDS
+    clock.at += USED_SECONDS
     system.api_keys.check(secret)
-    assert system.api_keys.find(key.prefix).used_at == int(clock.time * 1000)
+    assert system.api_keys.find(key.prefix).used_at == clock.milliseconds
 
 
-def test_a_key_of_an_app_goes_with_it(system: System, clock: Clock) -> None:
+def test_a_key_of_an_app_goes_with_it(system: System, clock: StandingClock) -> None:
     """A key that serves one app names it, and is gone with the app."""
     app = system.apps.add("TEAM123456", "com.sample.myapp")
     key, secret = system.api_keys.add("shop", ["send"], app)
@@ -131,7 +123,7 @@ def test_a_key_of_an_app_goes_with_it(system: System, clock: Clock) -> None:
     assert system.api_keys.list(app) == [key]
     assert len(system.api_keys.list()) == 2
     system.apps.remove(app)
-    clock.time += CACHE_SECONDS
+    clock.at += CACHE_SECONDS
     assert system.api_keys.check(secret) is None
     with pytest.raises(UnknownAppError):
         system.api_keys.add("late", ["send"], app)
@@ -158,12 +150,12 @@ def test_a_key_that_is_not_there_is_an_error(system: System) -> None:
         system.api_keys.revoke("hbk_00000000")
 
 
-def test_the_trail_is_read_from_its_end(system: System, clock: Clock) -> None:
+def test_the_trail_is_read_from_its_end(system: System, clock: StandingClock) -> None:
     """Entries come newest first, in pages, and by app, action and actor."""
     trail = AuditTrail(system.database, now=clock)
     app = "TEAM123456.com.sample.myapp"
     trail.note("key hbk_1a2b3c4d", "app.add", app, app=app)
-    clock.time += 1
+    clock.at += 1
     trail.note("test@4d.com", "session.close", "7", app=app, detail="logged out")
     trail.note("test@4d.com", "session.release", "8")
     assert [entry.action for entry in trail.list()] == [
@@ -172,7 +164,7 @@ def test_the_trail_is_read_from_its_end(system: System, clock: Clock) -> None:
         "app.add",
     ]
     newest = trail.list(limit=1)
-    assert newest[0].at == int(clock.time * 1000)
+    assert newest[0].at == clock.milliseconds
     assert [entry.subject for entry in trail.list(before=newest[0].id, limit=1)] == ["7"]
     assert len(trail.list(app=app)) == 2
     assert len(trail.list(action="session.")) == 2

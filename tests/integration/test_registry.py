@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from threading import Barrier
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, delete, event, func, select
 from tests.outcomes import Outcomes
+from tests.standing_clock import StandingClock
 
 from handbell.apps.app import App
 from handbell.apps.store import AppStore
@@ -31,22 +31,6 @@ TOKEN = "ab" * 32
 SECOND = 1000
 
 
-@dataclass
-class Clock:
-    """A clock that goes when it is told to; in UNIX seconds."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        """Return the instant."""
-        return self.now
-
-    @property
-    def milliseconds(self) -> int:
-        """The instant as the database keeps it."""
-        return int(self.now * 1000)
-
-
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """Yield a database that is ready."""
@@ -55,19 +39,19 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> StandingClock:
     """Return the clock of the registry."""
-    return Clock()
+    return StandingClock(1_800_000_000.0)
 
 
 @pytest.fixture
-def registry(database: Database, clock: Clock) -> Registry:
+def registry(database: Database, clock: StandingClock) -> Registry:
     """Return an empty registry."""
     return Registry(database, now=clock)
 
 
 @pytest.fixture
-def outcomes(database: Database, clock: Clock) -> Outcomes:
+def outcomes(database: Database, clock: StandingClock) -> Outcomes:
     """Return what records the answers of push services."""
     return Outcomes(database, now=clock)
 
@@ -96,7 +80,7 @@ def open_sessions(database: Database) -> dict[tuple[int, str], int]:
         return {(row[0], row[1]): row[2] for row in connection.execute(statement)}
 
 
-def test_a_device_is_registered(registry: Registry, app: App, clock: Clock) -> None:
+def test_a_device_is_registered(registry: Registry, app: App, clock: StandingClock) -> None:
     """Everything that the device said of itself is on its session."""
     session = registry.register(
         app,
@@ -167,10 +151,10 @@ def test_an_app_that_is_not_there_is_named(registry: Registry, app_row: int | No
     assert registry.mail_addresses(stranger) == registry.device_tokens(stranger) == []
 
 
-def test_one_token_has_one_owner(registry: Registry, app: App, clock: Clock) -> None:
+def test_one_token_has_one_owner(registry: Registry, app: App, clock: StandingClock) -> None:
     """A token that moves to another user closes the former session in the same step."""
     former = registry.register(app, OWNER, TOKEN)
-    clock.now += 60
+    clock.at += 60
     session = registry.register(app, OTHER, TOKEN)
     closed = registry.session(former.id)
     assert (closed.status, closed.reason, closed.closed_at) == (
@@ -220,7 +204,7 @@ def test_another_app_may_have_the_same_token(registry: Registry, apps: list[App]
     ],
 )
 def test_a_repeat_refreshes_the_session(
-    registry: Registry, app: App, clock: Clock, story: tuple[str, str, str]
+    registry: Registry, app: App, clock: StandingClock, story: tuple[str, str, str]
 ) -> None:
     """What was proven stays proven, a quarantine ends, and a closed session proves itself anew."""
     before, repeat, after = story
@@ -232,7 +216,7 @@ def test_a_repeat_refreshes_the_session(
     if before == "closed":
         registry.close(session, "logout")
     assert registry.session(session.id).status == before
-    clock.now += 60
+    clock.at += 60
     repeated = registry.register(app, OWNER, TOKEN, status=repeat, locale="de")
     assert (repeated.id, repeated.status, repeated.reason) == (session.id, after, None)
     assert repeated.registered_at == clock.milliseconds
@@ -252,12 +236,12 @@ def test_a_claim_takes_nothing_from_the_owner(registry: Registry, app: App) -> N
 
 
 def test_the_token_moves_at_the_moment_of_the_proof(
-    registry: Registry, app: App, clock: Clock
+    registry: Registry, app: App, clock: StandingClock
 ) -> None:
     """The former owner's session is closed in the transaction that makes the other one active."""
     owner = registry.register(app, OWNER, TOKEN)
     claim = registry.register(app, OTHER, TOKEN, status="pending")
-    clock.now += 60
+    clock.at += 60
     proven = registry.activate(claim)
     assert proven is not None
     assert (proven.session.id, proven.session.status, proven.moved) == (
@@ -365,13 +349,13 @@ def test_a_secret_is_void_after_a_logout_and_a_move(
     assert registry.session(first.id).status == ("active" if is_heard else "closed")
 
 
-def test_a_new_token_keeps_the_proof(registry: Registry, app: App, clock: Clock) -> None:
+def test_a_new_token_keeps_the_proof(registry: Registry, app: App, clock: StandingClock) -> None:
     """A device that got a new token stays its person's; what is another's takes a proof."""
     registry.register(app, OTHER, "ef" * 32)
     own = registry.register(app, OWNER, "cd" * 32)
     first = registry.admit(app, claim_of(OWNER, secret_digest="mine")).session
     assert registry.activate(first) is not None
-    clock.now += 60
+    clock.at += 60
     about = DeviceDescription.read(app_version="2.1", os_version="18.2")
     with pytest.raises(ProofRequiredError):
         registry.renew(app, "mine", about, address="EF" * 32)
@@ -395,13 +379,13 @@ def test_a_claim_that_is_renewed_owns_nothing(registry: Registry, app: App) -> N
 
 
 def test_a_correction_says_nothing_of_the_device(
-    registry: Registry, app: App, apps: list[App], clock: Clock
+    registry: Registry, app: App, apps: list[App], clock: StandingClock
 ) -> None:
     """What an operator corrects is written, and the session stays as it was."""
     session = registry.register(app, OWNER, TOKEN)
     registry.quarantine(session, reason="BadDeviceToken")
     at = clock.milliseconds
-    clock.now += 60
+    clock.at += 60
     changed = registry.change(app, session.id, DeviceDescription.read(environment="development"))
     assert (changed.session.environment, changed.session.status) == ("development", "quarantined")
     assert changed.session.registered_at == at
@@ -430,12 +414,12 @@ def test_an_older_registration_does_not_turn_back_the_clock(registry: Registry, 
     assert registry.register(app, OWNER, TOKEN, registered_at=earlier) == session
 
 
-def test_a_session_is_closed_once(registry: Registry, app: App, clock: Clock) -> None:
+def test_a_session_is_closed_once(registry: Registry, app: App, clock: StandingClock) -> None:
     """The first reason and instant stay."""
     session = registry.register(app, OWNER, TOKEN)
     assert registry.close(session, "logout") is True
     at = clock.milliseconds
-    clock.now += 60
+    clock.at += 60
     assert registry.close(session.id, "again") is False
     assert registry.session(session.id).reason == "logout"
     assert registry.session(session.id).closed_at == at
@@ -526,7 +510,7 @@ def test_a_bulk_is_larger_than_what_one_statement_takes(registry: Registry, app:
 
 
 def test_accepted_is_noted_in_bulk(
-    registry: Registry, outcomes: Outcomes, app: App, clock: Clock
+    registry: Registry, outcomes: Outcomes, app: App, clock: StandingClock
 ) -> None:
     """Sessions that accepted a push say when, and no others."""
     ids = [registry.register(app, OWNER, f"{number:08x}").id for number in range(3)]

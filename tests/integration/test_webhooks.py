@@ -15,6 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import func, select
 from tests.scene import open_scene
+from tests.standing_clock import StandingClock
 from tests.stored import stored_in
 
 from handbell.apps.app import App
@@ -42,17 +43,6 @@ pytestmark = pytest.mark.databases
 NOON = 1_700_000_000.0
 KEY = Fernet.generate_key()
 LOCAL = OutboundOptions(allow_private=True)
-
-
-@dataclass
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    now: float = NOON
-
-    def __call__(self) -> float:
-        """Return the time in UNIX seconds."""
-        return self.now
 
 
 @dataclass(frozen=True)
@@ -144,7 +134,7 @@ class House:
     database: Database
     vault: Vault
     app: App
-    clock: Clock
+    clock: StandingClock
     url: str
 
     @property
@@ -171,15 +161,13 @@ class House:
     def happen(self, *events: Event, gather_seconds: float = 0) -> int:
         """Store the calls for events, due at once unless others may come along."""
         with self.database.write() as connection:
-            return store_calls(
-                connection, events, now=self.clock.now, gather_seconds=gather_seconds
-            )
+            return store_calls(connection, events, now=self.clock.at, gather_seconds=gather_seconds)
 
     def failed(self, number: int = 1) -> DeliveryFailed:
         """Return a failure of the app's."""
         return DeliveryFailed(
             app=self.app.id,
-            at=self.clock.now,
+            at=self.clock.at,
             notification_id="3f9c2a71b04e5d8",
             number=number,
             mail="test@4d.com",
@@ -200,7 +188,7 @@ class House:
 def house(database_url: str) -> Iterator[House]:
     """Open a database with an app."""
     database = Database.open(database_url)
-    vault, clock = Vault([KEY]), Clock()
+    vault, clock = Vault([KEY]), StandingClock(NOON)
     app = AppStore(database, vault, now=clock).add("TEAM123456", "com.sample.myapp")
     yield House(database, vault, app, clock, database_url)
     database.close()
@@ -235,7 +223,7 @@ def test_a_certificate_is_checked(house: House, tmp_path: Path) -> None:
         assert house.send() == 1
         assert receiver.calls == []
         assert "certificate" in house.calls()[0]["last_reason"]
-        house.clock.now += 120
+        house.clock.at += 120
         assert house.send(trusting) == 1
         assert len(receiver.calls) == 1
     assert house.calls()[0]["state"] == "sent"
@@ -269,7 +257,7 @@ def test_a_call_that_meets_a_mistake_is_one_attempt_and_the_others_go_on(
         running = asyncio.create_task(house.sender(cast("Any", Mistaken())).run())
         async with asyncio.timeout(20):
             while not receiver.calls:
-                house.clock.now += 90
+                house.clock.at += 90
                 await asyncio.sleep(0.02)
         assert not running.done()
         running.cancel()
@@ -311,7 +299,7 @@ def test_a_call_of_a_killed_sender_is_made_when_its_lease_ends(
         asyncio.run(die_while_calling())
     assert house.calls()[0]["state"] == "sending"
     assert house.send() == 0
-    house.clock.now += LEASE_SECONDS + 1
+    house.clock.at += LEASE_SECONDS + 1
     assert house.send() == 1
     release.set()
     assert house.calls()[0]["state"] == "sent"
@@ -324,13 +312,13 @@ def test_a_receiver_that_fails_is_called_again(house: House, receiver: Receiver)
     receiver.answers = [500, 302]
     house.happen(house.failed())
     assert house.send() == 1
-    house.clock.now += 59
+    house.clock.at += 59
     assert house.send() == 0
-    house.clock.now += 20
+    house.clock.at += 20
     assert house.send() == 1
-    house.clock.now += 119
+    house.clock.at += 119
     assert house.send() == 0
-    house.clock.now += 40
+    house.clock.at += 40
     assert house.send() == 1
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
     assert len({call.headers["webhook-timestamp"] for call in receiver.calls}) == 3
@@ -348,9 +336,9 @@ def test_a_dead_receiver_is_given_up_after_three_days(house: House, receiver: Re
     attempts = 0
     while house.calls()[0]["state"] != "failed":
         attempts += house.send()
-        house.clock.now += 600
+        house.clock.at += 600
     assert 15 <= attempts <= 20
-    assert house.clock.now - NOON <= 3 * 24 * 3600 + 600
+    assert house.clock.at - NOON <= 3 * 24 * 3600 + 600
     standing = house.store.standings()[webhook.id]
     assert (standing.failed, standing.waiting) == (1, 0)
     assert standing.last_reason == "answered 503"
@@ -362,7 +350,7 @@ def test_a_failing_receiver_is_not_stormed(house: House, receiver: Receiver) -> 
     receiver.answers = [503]
     house.happen(*(house.failed(number) for number in range(1, 301)))
     assert house.send() == 1
-    house.clock.now += 90
+    house.clock.at += 90
     assert house.send() == 3
     assert {row["state"] for row in house.calls()} == {"sent"}
 
@@ -493,7 +481,7 @@ def test_what_happens_in_a_moment_is_one_call(house: House, receiver: Receiver) 
         made = house.happen(*happened, gather_seconds=0.5)
         assert made == (many in (3, 10))
         assert house.send() == 0
-    house.clock.now += 0.5
+    house.clock.at += 0.5
     assert house.send() == 2
     told = [[event["data"]["session_id"] for event in call.events] for call in receiver.calls]
     assert told == [list(range(1, 101)), [101, 102, 103]]
@@ -532,7 +520,7 @@ def test_a_call_that_was_tried_takes_nothing_more(house: House, receiver: Receiv
     house.happen(house.failed(1))
     house.send()
     assert house.happen(house.failed(2), gather_seconds=0.5) == 1
-    house.clock.now += 200
+    house.clock.at += 200
     house.send()
     told = [[event["data"]["session_id"] for event in call.events] for call in receiver.calls]
     assert told == [[1], [1], [2]]
@@ -544,7 +532,7 @@ def test_old_calls_are_pruned(house: House, receiver: Receiver) -> None:
     house.happen(house.failed())
     house.send()
     receiver.answers = [503] * 9
-    house.clock.now += KEPT_SECONDS + 1
+    house.clock.at += KEPT_SECONDS + 1
     house.happen(house.failed())
     house.send()
     assert [row["state"] for row in house.calls()] == ["queued"]
@@ -621,7 +609,7 @@ def test_secrets_survive_a_change_of_the_secret_key(house: House, receiver: Rece
     assert "another key" in house.calls()[0]["last_reason"]
     both = Vault([new, KEY])
     Resealer(house.database, both, InstallationKey(house.database, both)).run()
-    house.clock.now += 120
+    house.clock.at += 120
     assert replace(house, vault=Vault([new])).send() == 1
     (call,) = receiver.calls
     name, timestamp = call.headers["webhook-id"], int(call.headers["webhook-timestamp"])

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.standing_clock import StandingClock
 
 from handbell.gateways.apns.token import GRID_SECONDS, ProviderTokens, provider_token
 from handbell.services.apns.credential import AuthKey
@@ -25,17 +26,6 @@ INSTANTS = st.floats(min_value=1.7e9, max_value=4e9)
 MEMBERS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-    def __call__(self) -> float:
-        """Return the instant."""
-        return self.at
-
-
 def issued_at(token: str) -> int:
     """Return the instant that a token says it was issued at."""
     claims = token.split(".")[1]
@@ -44,7 +34,7 @@ def issued_at(token: str) -> int:
 
 def current(at: float) -> str:
     """Return the token that a process of its own makes at an instant."""
-    return ProviderTokens(KEY, Clock(at)).current()
+    return ProviderTokens(KEY, StandingClock(at)).current()
 
 
 def test_another_library_verifies_the_token() -> None:
@@ -113,7 +103,7 @@ def test_no_token_is_too_old_or_of_the_future(at: float) -> None:
 @given(INSTANTS)
 def test_the_former_token_is_offered_while_it_is_valid(at: float) -> None:
     """The former token was the current one 35 minutes ago, and is never an hour old."""
-    former = ProviderTokens(KEY, Clock(at)).former()
+    former = ProviderTokens(KEY, StandingClock(at)).former()
     age = at - issued_at(current(at)) + GRID_SECONDS
     if former is None:
         assert age >= PROVIDER_TOKEN_MAX_AGE_SECONDS - 60
@@ -125,7 +115,7 @@ def test_the_former_token_is_offered_while_it_is_valid(at: float) -> None:
 @given(INSTANTS, st.lists(st.floats(min_value=0, max_value=7200), max_size=20))
 def test_time_only_ever_brings_newer_tokens(at: float, steps: list[float]) -> None:
     """While the clock goes forward no older token comes back as the current one."""
-    clock = Clock(at)
+    clock = StandingClock(at)
     tokens = ProviderTokens(KEY, clock, clock)
     last = issued_at(tokens.current())
     for step in steps:
@@ -137,7 +127,7 @@ def test_time_only_ever_brings_newer_tokens(at: float, steps: list[float]) -> No
 
 def test_a_lead_makes_tokens_by_another_clock() -> None:
     """With a lead the tokens are those of a process whose clock is right."""
-    tokens = ProviderTokens(KEY, Clock(1_800_000_000.0))
+    tokens = ProviderTokens(KEY, StandingClock(1_800_000_000.0))
     tokens.follow(3000.0)
     assert tokens.current() == current(1_800_003_000.0)
 
@@ -145,7 +135,7 @@ def test_a_lead_makes_tokens_by_another_clock() -> None:
 @given(INSTANTS, st.floats(-86_400, 86_400), st.floats(0, GRID_SECONDS))
 def test_a_clock_that_is_set_changes_no_token(at: float, jump: float, later: float) -> None:
     """However the wall's clock is set, the token that Apple knows is used to its end."""
-    wall, steady = Clock(at), Clock(5.0)
+    wall, steady = StandingClock(at), StandingClock(5.0)
     tokens = ProviderTokens(KEY, wall, steady)
     first = tokens.current()
     age = at - issued_at(first)
@@ -159,7 +149,7 @@ def test_a_clock_that_is_set_changes_no_token(at: float, jump: float, later: flo
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0, 86_400.0])
 def test_what_the_service_calls_expired_is_made_by_its_clock(jump: float) -> None:
     """Told that its token has expired, a process goes by the service's clock, then by its own."""
-    wall, steady = Clock(1_800_000_000.0), Clock(5.0)
+    wall, steady = StandingClock(1_800_000_000.0), StandingClock(5.0)
     tokens = ProviderTokens(KEY, wall, steady)
     tokens.current()
     wall.at += jump
