@@ -36,6 +36,7 @@ class Action(StrEnum):
     MAKE_WEB_PUSH_KEYS = "make-web-push-keys"
     PREVIEW = "preview"
     REMOVE_KEY = "remove-key"
+    RESEND = "resend"
     RESUME = "resume"
     SET_APPLE_IDS = "set-apple-ids"
     SET_CAP = "set-cap"
@@ -68,6 +69,7 @@ COMMANDS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.MAKE_WEB_PUSH_KEYS: "handbell key make web-push --app {app}",
         Action.PREVIEW: "handbell send --dry-run",
         Action.REMOVE_KEY: "handbell key remove {about} --app {app}",
+        Action.RESEND: "handbell notification resend {about}",
         Action.RESUME: "handbell app resume {app}",
         Action.SET_APPLE_IDS: "handbell app set {app} --team TEAM123456 --bundle com.sample.myapp",
         Action.SET_CAP: "handbell app set {app} --cap 10/day",
@@ -107,9 +109,9 @@ class Fix(str):
     about: str
     end: str
 
-    def of(self, app: str) -> "Fix":
-        """Return the same fix for an app, by its id."""
-        return Fix(self.action, self.lead, app=app, about=self.about, end=self.end)
+    def of(self, app: str, about: str = "") -> "Fix":
+        """Return the same fix for an app, by its id, and for a subject unless it has one."""
+        return Fix(self.action, self.lead, app=app, about=self.about or about, end=self.end)
 
     def worded(self, words: Mapping[Action, str]) -> str:
         """Return the text with another surface's wording in place of the command."""
@@ -133,9 +135,9 @@ def as_sentence(fix: str) -> str:
     return sentence(_opened(fix))
 
 
-def with_app(fix: str, app: str) -> str:
-    """Return a fix, of either kind, for an app."""
-    return fix.of(app) if isinstance(fix, Fix) else fix
+def with_app(fix: str, app: str, about: str = "") -> str:
+    """Return a fix, of either kind, for an app, and for a subject unless it has one."""
+    return fix.of(app, about) if isinstance(fix, Fix) else fix
 
 
 def _opened(text: str) -> str:

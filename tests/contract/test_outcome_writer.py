@@ -20,7 +20,7 @@ from handbell.delivery.accept.store import Acceptance, Order
 from handbell.delivery.delivery import Delivery
 from handbell.delivery.events import SessionClosed
 from handbell.delivery.queue.work_queue import Wanted
-from handbell.delivery.record.outcome_batch import Batch, Ending, OutcomeWriter
+from handbell.delivery.record.outcome_batch import Batch, Ending, OutcomeWriter, RestingShard
 from handbell.delivery.urgency import NORMAL
 from handbell.errors import ContradictionError
 from handbell.registry.session import Session
@@ -244,10 +244,10 @@ def test_a_shard_goes_on_where_its_position_is(ledger: Ledger) -> None:
     row, shard = ledger.broadcast()
     second = ledger.sessions[1].id
     ledger.write(Batch(positions={shard: second}))
-    ledger.write(Batch(resting_shards={shard: (1, "NoCredential")}))
+    ledger.write(Batch(resting_shards={shard: RestingShard(1, "NoCredential")}))
     (again,) = ledger.system.queue.claim_shards(WORKER)
     assert (again.id, again.position) == (shard, second)
-    ledger.write(Batch(resting_shards={shard: (2**50, "NoCredential")}))
+    ledger.write(Batch(resting_shards={shard: RestingShard(2**50, "NoCredential")}))
     assert ledger.system.queue.claim_shards(WORKER) == []
     public_id = ledger.system.ledger.row(row).public_id
     assert [one.reason for one in ledger.system.ledger.waits(public_id)] == ["NoCredential"]

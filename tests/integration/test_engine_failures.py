@@ -32,7 +32,7 @@ from handbell.storage.database import Database
 from handbell.system import System
 
 EVERYBODY = {"everybody": True}
-GATEWAY_MISTAKE = "a mistake of Handbell's or of a gateway's: RuntimeError"
+GATEWAY_MISTAKE = "RuntimeError in handbell/delivery/send/sender.py"
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_gateway_that_breaks_off_leaves_no_push_without_an_end(scene: Scene, t
             await scene.until(None, lambda: engine.worker.app_states.in_flight == 0)
             held = [one for one in scene.deliveries(response) if one.state == "held"]
             assert [one.reason for one in held] == ["Interrupted"] * 3
-            assert {one.detail for one in held} == {GATEWAY_MISTAKE}
+            assert all((one.detail or "").startswith(GATEWAY_MISTAKE) for one in held)
             scene.clock.move(60)
             await scene.until(engine, lambda: scene.states(response) == {"sent": 5})
 

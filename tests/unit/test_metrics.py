@@ -36,7 +36,9 @@ from handbell.registry.session import Environment  # noqa: TC001 - not worth a b
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 APP = "TEAM123456.com.sample.myapp"
-STATE = EngineState(depth=4, oldest_age_seconds=1.5, in_flight=3, connections=2, held=5)
+STATE = EngineState(
+    depth=4, oldest_age_seconds=1.5, in_flight=3, connections=2, held=5, dead_letters=2
+)
 BROKER = BrokerFigures(
     is_up=True,
     messages={("bulk", "held"): 7},
@@ -196,6 +198,7 @@ def test_the_engine_is_asked_at_each_rendering() -> None:
         "handbell_queue_depth": 4,
         "handbell_queue_oldest_seconds": 1.5,
         "handbell_queue_held": 5,
+        "handbell_dead_letters": 2,
         "handbell_pushes_in_flight": 3,
         "handbell_connections": 2,
     }

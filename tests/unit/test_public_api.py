@@ -32,7 +32,7 @@ from handbell._moved import MOVED
 from handbell.creation.notification import InterruptionLevel, LiveActivityEvent, PushType
 from handbell.delivery.accept.prepare import URGENCIES
 from handbell.delivery.deliveries import PAGE, LedgerDeliveries
-from handbell.delivery.ledger.reports import STATES
+from handbell.delivery.delivery import STATES
 from handbell.diagnostic import NOTES
 from handbell.gateways.apns.compose import LIVE_ACTIVITY_EVENTS
 from handbell.registry.listing import STATUSES

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,13 +32,22 @@ def list_notifications(
         str | None,
         typer.Option("--app", envvar="HANDBELL_APP", help="Only this app's."),
     ] = None,
+    state: Annotated[
+        Literal["open", "failed", "dead_letter", "cancelled"] | None,
+        typer.Option(help="Only those in this state."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List notifications, the newest first, with their deliveries by state."""
+    from handbell.delivery.ledger.listing import (  # noqa: PLC0415 - loads the database
+        NotificationSearch,
+    )
+
     parts = system()
     named = app or parts.settings.app
-    found = parts.reports.newest(parts.apps.find(named) if named else None, limit=limit)
+    search = NotificationSearch(app=parts.apps.find(named).id if named else None, standing=state)
+    found = parts.reports.page(search, limit=limit)
     if as_json:
         write_json([{**_plain(item), "total": item.total} for item in found])
         return
@@ -48,7 +57,9 @@ def list_notifications(
             [item.id, local_time(item.created_at), item.title, item.recipients, _states(item)]
             for item in found
         ),
-        "Nothing was sent yet. Send with: handbell send test@4d.com --title Hello",
+        "Nothing was sent yet. Send with: handbell send test@4d.com --title Hello"
+        if state is None
+        else "There is no such notification.",
     )
 
 
@@ -94,6 +105,47 @@ def cancel(notification_id: NotificationId, *, as_json: Json = False) -> None:
     say(
         f"Cancelled {count(caught, 'delivery', 'deliveries')} of {left.accepted:,}; "
         f"{left.sent:,} had been sent."
+    )
+
+
+@commands.command()
+def resend(
+    notification_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="The id that `notification list` shows; without it, all of an app."
+        ),
+    ] = None,
+    *,
+    app: Annotated[
+        str | None,
+        typer.Option("--app", envvar="HANDBELL_APP", help="The app, where no id is given."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters again: deliveries on which Handbell itself failed again and again.
+
+    They wait as if they had just been accepted; the next free worker sends them.
+    """
+    parts = system()
+    of = parts.apps.find(app) if notification_id is None else parts.app_of(notification_id)
+
+    async def send_again() -> int:
+        try:
+            return await parts.engine.resend(of, notification_id)
+        finally:
+            await parts.close_gateways()
+
+    number = asyncio.run(send_again())
+    about = notification_id or of.id
+    parts.audit.note(ACTOR, "notification.resend", about, app=of.id, detail=f"{number} sent again")
+    if as_json:
+        write_json({"resent": number})
+        return
+    say(
+        f"{count(number, 'dead letter')} of {about} {'waits' if number == 1 else 'wait'} again."
+        if number
+        else f"There is no dead letter of {about}."
     )
 
 

@@ -28,7 +28,8 @@ def status(*, as_json: Json = False) -> None:
     """Show the state of the installation: nodes, queue, rates, what is stopped, webhooks.
 
     Reads the database, and looks at the broker where HANDBELL_ENGINE names one. In a pipe each line
-    begins with its subject: node, queue, broker, messages, rate, circuit or webhooks.
+    begins with its subject: node, queue, broker, messages, rate, circuit, webhooks or
+    dead-letters.
     """
     parts = system()
     with closing(parts.database):
@@ -56,6 +57,7 @@ def status(*, as_json: Json = False) -> None:
         "Nothing is stopped.",
     )
     _webhooks(found)
+    _dead_letters(found.dead_letters)
 
 
 def _section(
@@ -150,6 +152,13 @@ def _webhooks(status: "Status") -> None:
     elif calls.waiting:
         oldest = f", the oldest {_ago(calls.oldest_due_at, status)}" if calls.oldest_due_at else ""
         say("", f"Webhooks: {count(calls.waiting, 'call')} waiting, {calls.due:,} due{oldest}.")
+
+
+def _dead_letters(number: int) -> None:
+    if not console.is_terminal:
+        write_table((), [("dead-letters", number)], empty="")
+    elif number:
+        say("", f"{count(number, 'dead letter')}: send again with handbell notification resend.")
 
 
 def _ago(milliseconds: int | None, status: "Status") -> str:

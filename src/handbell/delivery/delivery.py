@@ -10,11 +10,16 @@ from handbell.storage.tables import ADDRESSED
 from .ids import apns_id
 
 GatewayName = Literal["apns", "fcm", "webpush", "simulator"]
-State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
+State = Literal[
+    "queued", "sending", "held", "sent", "failed", "dead_letter", "expired", "cancelled"
+]
 STATES: Final[tuple[State, ...]] = get_args(State)
 """The states in the order of a delivery's way."""
 
-FINAL_STATES: Final = frozenset({"sent", "failed", "expired", "cancelled"})
+FAILED_STATES: Final = ("failed", "dead_letter", "expired")
+"""The states of what was given up; what was cancelled is none of them."""
+
+FINAL_STATES: Final = frozenset({"sent", "failed", "dead_letter", "expired", "cancelled"})
 
 
 class Target(NamedTuple):

@@ -392,6 +392,16 @@ class Engine:
                 await self._cancel_poller.until_over(cancelling.row)
         return await in_thread(ledger.caught, cancelling)
 
+    async def resend(self, app: App, notification_id: str | None = None) -> int:
+        """Send the dead letters of a notification again, or all of an app; return their number.
+
+        They wait as if they had just been accepted. Raises UnknownNotificationError when the app
+        has no such notification.
+        """
+        resent = await in_thread(self._ledger.resend, app, notification_id)
+        await self.worker.put(resent.rows)
+        return resent.number
+
     async def replace(
         self, app: App, notification_id: str, notification: Notification, *, key: Any = None
     ) -> Response:

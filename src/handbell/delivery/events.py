@@ -63,7 +63,10 @@ class PushesSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFailed(Event):
-    """A delivery ended without being accepted; ``state`` is failed, expired or cancelled."""
+    """A delivery ended without being accepted.
+
+    ``state`` is failed, dead_letter, expired or cancelled.
+    """
 
     notification_id: str
     number: int

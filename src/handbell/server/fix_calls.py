@@ -36,6 +36,7 @@ CALLS: Final[Mapping[Action, str]] = MappingProxyType(
         Action.MAKE_API_KEY: "POST /v1/api-keys",
         Action.MAKE_WEB_PUSH_KEYS: f"POST {_APP}/web-push",
         Action.PREVIEW: f"POST {_APP}/notifications/preview",
+        Action.RESEND: f"POST {_APP}/notifications/{{about}}/resend",
         Action.REMOVE_KEY: f"DELETE {_APP}/credentials/{{about}}",
         Action.SET_APPLE_IDS: f"PATCH {_APP} with team_id and bundle_id",
         Action.SET_CAP: f"PATCH {_APP} with cap",

@@ -118,6 +118,7 @@ ROUTES: Final[Mapping[tuple[str, str], RouteRequirement]] = MappingProxyType(
         ("GET", f"{_SENT}/{{id}}"): SEND,
         ("GET", f"{_SENT}/{{id}}/deliveries"): SEND,
         ("POST", f"{_SENT}/{{id}}/cancel"): SEND,
+        ("POST", f"{_SENT}/{{id}}/resend"): SEND,
         ("POST", f"{_SENT}/{{id}}/replace"): SEND,
         # Templates.
         ("GET", f"{_APP}/templates"): SEND,
@@ -201,6 +202,7 @@ ROUTES: Final[Mapping[tuple[str, str], RouteRequirement]] = MappingProxyType(
         ("GET", f"{_PAGES}/activity/{{notification}}/live"): OPERATOR,
         ("GET", f"{_PAGES}/activity/{{notification}}/cancel"): OPERATOR,
         ("POST", f"{_PAGES}/activity/{{notification}}/cancel"): OPERATOR,
+        ("POST", f"{_PAGES}/activity/{{notification}}/resend"): OPERATOR,
         ("GET", "/console/{rest:path}"): OPERATOR,
     }
 )

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from handbell.delivery.observe.metrics import BrokerFigures, EngineState
 from handbell.delivery.queue.broker_state import BrokerState
-from handbell.delivery.queue.depth import read_depths
+from handbell.delivery.queue.depth import count_dead_letters, read_depths
 from handbell.system import System
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
@@ -63,6 +63,7 @@ def engine_state(system: System) -> EngineState:
     now = int(system.now() * 1000)
     with system.database.read() as connection:
         depths = read_depths(connection, now)
+        dead_letters = count_dead_letters(connection)
     begun = [depth.oldest_due_at for depth in depths if depth.oldest_due_at is not None]
     return EngineState(
         depth=sum(depth.due + depth.shards_due for depth in depths),
@@ -70,6 +71,7 @@ def engine_state(system: System) -> EngineState:
         in_flight=system.in_flight,
         connections=system.connections,
         held=sum(depth.later + depth.shards_later for depth in depths),
+        dead_letters=dead_letters,
         broker=None if broker is None else _broker_figures(system, broker, now),
     )
 

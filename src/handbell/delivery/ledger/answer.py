@@ -12,6 +12,7 @@ from handbell.delivery.policy.meanings import meaning, reaction_to
 from handbell.delivery.response import Response
 from handbell.diagnostic import Diagnostic
 from handbell.errors import HandbellError
+from handbell.fixes import with_app
 from handbell.services.reactions import Reaction
 
 from .store import UNSENT, Ledger, ShardWait
@@ -109,6 +110,7 @@ def _is_warning(delivery: Delivery) -> bool:
 def _tell(delivery: Delivery) -> Diagnostic:
     reason = delivery.reason or delivery.state
     words, fix = meaning(reason, delivery.detail or "", delivery.gateway)
+    fix = with_app(fix, "", delivery.notification_id)
     what = sentence(f"{delivery.label}: {reason}: {words}")
     if reason == "Scheduled":
         fix = ""

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, union
 
-from handbell.delivery.delivery import Delivery
+from handbell.delivery.delivery import FAILED_STATES, Delivery
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards, users
 
 SEARCHED_AMONG: Final = 100_000
@@ -14,8 +14,9 @@ SEARCHED_AMONG: Final = 100_000
 TEST_MARK: Final = "is_test"
 """The member of a notification's recipients that marks a test send."""
 
-NotificationStatus = Literal["open", "failed", "cancelled"]
-"""The groups to filter by: unfinished, with a failed or expired delivery, cancelled."""
+NotificationStatus = Literal["open", "failed", "dead_letter", "cancelled"]
+"""The groups to filter by: unfinished, with failed or expired deliveries, with dead letters,
+cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +116,14 @@ def _says(text: str) -> ColumnElement[bool]:
 def _stands(standing: NotificationStatus) -> ColumnElement[bool]:
     if standing == "cancelled":
         return notifications.c.cancelled_at.is_not(None)
+    if standing == "dead_letter":
+        # By its own index.
+        dead = select(deliveries.c.notification_id).where(deliveries.c.state == standing)
+        return notifications.c.id.in_(dead)
     if standing == "failed":
         return exists().where(
             deliveries.c.notification_id == notifications.c.id,
-            deliveries.c.state.in_(("failed", "expired")),
+            deliveries.c.state.in_(FAILED_STATES),
         )
     # Starts from the few open ones, each found by its own index.
     unfinished = union(

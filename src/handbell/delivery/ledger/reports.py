@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, exists, func, select
 
 from handbell._text import count, short_token
 from handbell.apps.app import App
+from handbell.delivery.delivery import STATES
 from handbell.delivery.policy.meanings import meaning, reaction_to
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
 from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
@@ -26,7 +27,6 @@ from .listing import TEST_MARK, DeliveryPage, DeliverySearch, NotificationSearch
 from .state_counts import CountCache, Counted, ServiceCount, count_deliveries, count_services
 from .store import DELIVERIES, delivery_of
 
-STATES: Final = ("queued", "sending", "held", "sent", "failed", "expired", "cancelled")
 _TITLE_LENGTH: Final = 60
 
 
@@ -35,10 +35,11 @@ class Overview:
     """A notification with its delivery counts. Instants are UNIX milliseconds.
 
     ``title`` is the beginning of its text, ``recipients`` describes the recipients.
-    ``states`` counts deliveries by state, in the order of :data:`STATES`; ``ahead`` is how many
-    sessions a broadcast has not reached yet. ``is_running`` means that some delivery is due or in
-    flight. ``displayed`` and ``opened`` are reported by phones. ``row`` is its place in the list.
-    ``is_test`` marks a test send, ``send_at`` is the requested time.
+    ``states`` counts deliveries by state, in the order of
+    :data:`~handbell.delivery.delivery.STATES`; ``ahead`` is how many sessions a broadcast has not
+    reached yet. ``is_running`` means that some delivery is due or in flight. ``displayed`` and
+    ``opened`` are reported by phones. ``row`` is its place in the list. ``is_test`` marks a test
+    send, ``send_at`` is the requested time.
     """
 
     id: str
@@ -129,20 +130,16 @@ class Reports:
         self._counting = CountCache()
 
     def newest(self, app: App | None = None, *, limit: int = 20) -> list[Overview]:
-        """Return the newest notifications, of all apps unless one is named.
-
-        Counts of large ones may be some seconds old, see
-        :class:`~handbell.delivery.ledger.state_counts.Counting`.
-        """
-        statement = select(notifications).order_by(notifications.c.id.desc()).limit(limit)
-        if app is not None:
-            statement = statement.where(notifications.c.app == app.id)
-        with self._database.read() as connection:
-            rows = connection.execute(statement).all()
-            return [self._overview(connection, row, self._counting.count) for row in rows]
+        """Return the newest notifications, of all apps unless one is named."""
+        search = NotificationSearch(app=None if app is None else app.id)
+        return self.page(search, limit=limit)
 
     def page(self, search: NotificationSearch, *, limit: int) -> list[Overview]:
-        """Return the newest notifications that match; ``before`` continues after a page."""
+        """Return the newest notifications that match; ``before`` continues after a page.
+
+        Counts of large ones may be some seconds old, see
+        :class:`~handbell.delivery.ledger.state_counts.CountCache`.
+        """
         with self._database.read() as connection:
             rows = connection.execute(search.statement(limit)).all()
             return [self._overview(connection, row, self._counting.count) for row in rows]
@@ -178,7 +175,7 @@ class Reports:
                 displayed=overview.displayed,
                 opened=overview.opened,
                 next_due_at=_next_due_at(connection, row.id),
-                reasons=_reasons(row.app, counted, row.cancelled, waits),
+                reasons=_reasons(row, counted, waits),
                 services=tuple(count_services(connection, row.id)),
             )
 
@@ -313,7 +310,7 @@ def _shards_of(connection: Connection, row: int) -> list[Row[Any]]:
 
 
 def _reasons(
-    app: str, counted: Iterable[Counted], uncome: int, waits: Mapping[str, int]
+    row: Row[Any], counted: Iterable[Counted], waits: Mapping[str, int]
 ) -> tuple[ReasonCount, ...]:
     """Return the reasons of deliveries that were not sent, the most frequent first.
 
@@ -324,10 +321,10 @@ def _reasons(
         if entry.state not in ("sent", "queued", "sending"):
             reason = entry.reason or entry.state.capitalize()
             numbers[entry.state, reason, _service(reason, entry.gateway)] += entry.number
-    numbers["cancelled", "Cancelled", None] += uncome
+    numbers["cancelled", "Cancelled", None] += row.cancelled
     for waiting, number in waits.items():
         numbers["held", waiting, None] += number
-    return tuple(_reason(app, *kind, number) for kind, number in (+numbers).most_common())
+    return tuple(_reason(row, *kind, number) for kind, number in (+numbers).most_common())
 
 
 def _service(reason: str, gateway: str | None) -> str | None:
@@ -336,13 +333,15 @@ def _service(reason: str, gateway: str | None) -> str | None:
     return service_of(gateway or "").name if is_theirs else None
 
 
-def _reason(app: str, state: str, reason: str, service: str | None, number: int) -> ReasonCount:
+def _reason(
+    row: Row[Any], state: str, reason: str, service: str | None, number: int
+) -> ReasonCount:
     words, fix = meaning(reason, gateway=service or "")
     return ReasonCount(
         state=state,
         reason=reason,
         number=number,
         meaning=words,
-        fix=with_app(fix, app),
+        fix=with_app(fix, row.app, row.public_id),
         service=service,
     )

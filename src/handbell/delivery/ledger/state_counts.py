@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, and_, case, func, select, true
 
+from handbell.delivery.delivery import FAILED_STATES
 from handbell.services.table import SERVICES
 from handbell.storage.tables import deliveries
 
@@ -78,7 +79,7 @@ def count_services(connection: Connection, row: int) -> list[ServiceCount]:
     kinds = {
         "number": true(),
         "sent": deliveries.c.state == "sent",
-        "failed": deliveries.c.state.in_(("failed", "expired")),
+        "failed": deliveries.c.state.in_(FAILED_STATES),
         "displayed": deliveries.c.displayed_at.is_not(None),
         "opened": deliveries.c.opened_at.is_not(None),
     }

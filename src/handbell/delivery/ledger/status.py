@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from handbell.delivery.queue.broker_state import BrokerBoard, BrokerState
-from handbell.delivery.queue.depth import Depth, read_depths
+from handbell.delivery.queue.depth import Depth, count_dead_letters, read_depths
 from handbell.delivery.queue.nodes import Node, read_nodes
 from handbell.storage.database import Database
 from handbell.storage.migrations import HEAD
@@ -61,7 +61,7 @@ class Status:
 
     ``database`` is its name without a password, ``database_kind`` is ``sqlite`` or ``postgresql``.
     ``queue`` has each urgency, the most urgent first. ``broker`` is None where the rows alone hand
-    out the work.
+    out the work. ``dead_letters`` counts those of all apps.
     """
 
     read_at: int
@@ -73,6 +73,7 @@ class Status:
     rates: Rates
     circuits: tuple[OpenCircuit, ...]
     webhooks: WebhookBacklog
+    dead_letters: int
     broker: BrokerState | None = None
 
     @property
@@ -144,6 +145,7 @@ class StatusBoard:
                 rates=rates_of(found),
                 circuits=tuple(_open_circuits(connection)),
                 webhooks=_webhook_backlog(connection, now),
+                dead_letters=count_dead_letters(connection),
                 broker=broker and _with_absence(broker, found),
             )
 

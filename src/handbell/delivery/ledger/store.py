@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -28,26 +29,32 @@ from handbell.delivery.queue.shards import SHARDS, count_free, count_waits, shar
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix
 from handbell.storage.database import Database
+from handbell.storage.signals import Kind
 from handbell.storage.tables import deliveries, notifications, sessions, shards, users
 
 from .listing import is_newest
 
 NAMED_AMONG: Final = 10_000
 """The number of newest sends in which a person is searched by name."""
-UNSENT: Final = ("held", "failed", "expired", "cancelled")
+UNSENT: Final = ("held", "failed", "dead_letter", "expired", "cancelled")
 """The states that a response lists one by one: ended without acceptance, or waiting."""
 
+_KEPT_INSIDE: Final = frozenset(
+    {"notification_id", "address", "urgency", "worker_id", "is_repeat", "begun_at", "failures"}
+)
+_IS_DEAD_LETTER: Final = deliveries.c.state == "dead_letter"
+_RESENT_AT_ONCE: Final = 5000
+_WAITING_ANEW: Final[Mapping[str, Any]] = {
+    "state": "queued",
+    **dict.fromkeys(("reason", "detail", "status", "begun_at", "finished_at")),
+    **dict.fromkeys(("attempts", "failures"), 0),
+}
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 
 
 DELIVERIES: Final = (
     select(
-        *(
-            column
-            for column in deliveries.columns
-            if column.name
-            not in {"notification_id", "address", "urgency", "worker_id", "is_repeat", "begun_at"}
-        ),
+        *(column for column in deliveries.columns if column.name not in _KEPT_INSIDE),
         func.coalesce(deliveries.c.address, sessions.c.token, "").label("address"),
         users.c.mail,
         notifications.c.public_id.label("notification_id"),
@@ -75,6 +82,13 @@ class Cancellation(NamedTuple):
     row: int
     waiting: int
     former: int
+
+
+class Resent(NamedTuple):
+    """Dead letters that wait again: their number, and the rows of their notifications."""
+
+    number: int
+    rows: list[int]
 
 
 class PendingShard(NamedTuple):
@@ -171,6 +185,36 @@ class Ledger:
                 )
             )
         return waiting
+
+    def resend(self, app: App, notification_id: str | None = None) -> Resent:
+        """Let the dead letters of a notification wait again, or all of an app; each is due now.
+
+        What may have arrived before stays a repeat. Thousands at a time are one transaction. Raises
+        UnknownNotificationError when the app has no such notification.
+        """
+        if notification_id is not None:
+            rows = [int(self.find(app, notification_id).id)]
+        else:
+            with self._database.read() as connection:
+                statement = select(deliveries.c.notification_id).distinct().where(_IS_DEAD_LETTER)
+                its = select(notifications.c.id).where(notifications.c.app == app.id)
+                found = connection.scalars(statement.where(deliveries.c.notification_id.in_(its)))
+                rows = list(found)
+        return Resent(sum(map(self._resend, rows)), rows)
+
+    def _resend(self, row: int) -> int:
+        key = tuple_(deliveries.c.notification_id, deliveries.c.number)
+        mine = deliveries.c.notification_id == row
+        some = select(*key.clauses).where(mine, _IS_DEAD_LETTER).limit(_RESENT_AT_ONCE)
+        again = update(deliveries).where(key.in_(some), _IS_DEAD_LETTER)
+        total, changed = 0, _RESENT_AT_ONCE
+        while changed == _RESENT_AT_ONCE:
+            values = {**_WAITING_ANEW, "due_at": self._milliseconds()}
+            with self._database.write() as connection:
+                changed = connection.execute(again.values(values)).rowcount
+                self._database.signal(Kind.WORK)
+            total += changed
+        return total
 
     def find(self, app: App, notification_id: str) -> Row[Any]:
         """Return the row of an app's notification, or raise UnknownNotificationError."""

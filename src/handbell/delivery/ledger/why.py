@@ -234,8 +234,8 @@ class _StoryWriter:
         each = dict.fromkeys(fix for fix in fixes if fix)
         return tuple(fix for fix in each if not any(says_more(other, fix) for other in each))
 
-    def _fix(self, words: str) -> str:
-        return fix_sentence(with_app(words, self.app.id))
+    def _fix(self, words: str, about: str = "") -> str:
+        return fix_sentence(with_app(words, self.app.id, about))
 
     # One notification
 
@@ -368,10 +368,14 @@ class _StoryWriter:
             words, detail = detail, ""
         why_no_more = f" {sentence(capital(detail))}" if detail else ""
         what = answered(delivery, words) if delivery.attempts else sentence(capital(words))
+        is_dead = delivery.state == "dead_letter"
         at = "" if delivery.finished_at is None else f" It ended at {moment(delivery.finished_at)}"
         attempts = f" after {count(delivery.attempts, 'attempt')}" if delivery.attempts else ""
         return DeliveryStory(
-            delivery=delivery, what=f"{what}{why_no_more}{at}{attempts}.", fix=self._fix(fix)
+            delivery=delivery,
+            what=f"{what}{why_no_more}{at}{attempts}.",
+            next="It is a dead letter: kept, and sent no more by itself." if is_dead else "",
+            fix=self._fix(fix, delivery.notification_id),
         )
 
 

@@ -72,6 +72,8 @@ class LoggedEvents:
 
 def level_of(event: Event) -> int:
     """Return the ``logging`` level of an event."""
+    if isinstance(event, DeliveryFailed) and event.state == "dead_letter":
+        return logging.ERROR
     return LEVELS.get(type(event), logging.INFO)
 
 

@@ -58,6 +58,7 @@ class EngineState:
     in_flight: int
     connections: int
     held: int
+    dead_letters: int = 0
     broker: "BrokerFigures | None" = None
 
 
@@ -317,6 +318,11 @@ class _EngineGauges(Collector):
                 "queue_held",
                 "Deliveries and shards that are due later",
                 state.held,
+            ),
+            (
+                "dead_letters",
+                "Deliveries that Handbell gave up, to be sent again by hand",
+                state.dead_letters,
             ),
             ("pushes_in_flight", "Pushes on the wire", state.in_flight),
             ("connections", "Open connections to push services", state.connections),

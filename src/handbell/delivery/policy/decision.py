@@ -49,7 +49,8 @@ class Decision:
     registered since ``gone_since`` (UNIX milliseconds; ``closes`` without it closes for certain),
     put in quarantine, or found to be in another environment (``moves_to``). ``doubt`` feeds the
     circuit of the app's configuration, in the environment ``doubted``. ``is_lost`` means that the
-    answer was incomplete: the push was not accepted, and nothing follows from it.
+    answer was incomplete: the push was not accepted, and nothing follows from it. ``is_ours`` means
+    that our own code failed.
     """
 
     state: State
@@ -66,6 +67,7 @@ class Decision:
     moves_to: Environment | None = None
     is_unknown: bool = False
     is_lost: bool = False
+    is_ours: bool = False
     doubt: Suspect = Suspect.NOBODY
     doubted: str | None = None
 

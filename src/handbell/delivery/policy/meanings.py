@@ -34,7 +34,11 @@ OWN_REASONS: Final = {
     "AppDisabled": ("the app is switched off", Fix(Action.SWITCH_ON, "switch it on")),
     "CannotBeRead": (
         "the stored notification cannot be read",
-        "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day",
+        Fix(
+            Action.RESEND,
+            "check HANDBELL_SECRET_KEY; it is tried again each quarter of an hour for a day, and "
+            "then only by hand",
+        ),
     ),
     "Scheduled": ("it waits for its time", Fix(Action.CANCEL, "nothing, or cancel it")),
     "QuietHours": ("it waits for the end of quiet hours", "nothing; urgent levels are not held"),
@@ -65,6 +69,16 @@ OWN_REASONS: Final = {
         Fix(Action.PREVIEW, "look at what each service takes"),
     ),
     "Interrupted": ("sending was interrupted before an answer arrived", _AGAIN),
+    "InternalError": (
+        "Handbell itself failed to send it, again and again",
+        Fix(
+            Action.RESEND, "look for the error in the log and report it; once mended, send it again"
+        ),
+    ),
+    "WorkerLost": (
+        "the worker that had it ended in the middle, again and again",
+        Fix(Action.RESEND, "look why the process ended (memory, a crash); then send it again"),
+    ),
     "ConnectionLost": (
         "the connection broke after it was sent, so it may or may not have arrived",
         _AGAIN,

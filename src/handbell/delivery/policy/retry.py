@@ -83,11 +83,12 @@ class RetryAt:
 class GiveUp:
     """Give up: the delivery's final state, the last reason, and why it is not retried.
 
-    ``state`` is ``expired`` when the notification's own expiry left no time, else ``failed``.
-    ``detail`` is a clause without a full stop.
+    ``state`` is ``expired`` when the notification's own expiry left no time, ``dead_letter`` when
+    our own code failed again and again, else ``failed``. ``detail`` is a clause without a full
+    stop.
     """
 
-    state: Literal["failed", "expired"]
+    state: Literal["failed", "dead_letter", "expired"]
     reason: str | None
     detail: str
 

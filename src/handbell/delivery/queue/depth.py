@@ -52,6 +52,12 @@ def read_depths(connection: Connection, now: int) -> list[Depth]:
     return list(found.values())
 
 
+def count_dead_letters(connection: Connection) -> int:
+    """Return how many deliveries wait for somebody to send them again, by an index of their own."""
+    counted = select(func.count()).where(deliveries.c.state == "dead_letter")
+    return connection.execute(counted).scalar_one()
+
+
 def _with(depth: Depth, number: int, parts: int, first: int, *, is_due: bool) -> Depth:
     if is_due:
         return replace(

@@ -13,7 +13,8 @@ class Due(NamedTuple):
     address, or where it was just seen to be active. ``locale`` chooses the language. ``begun_at``
     is from when its retries count, in UNIX milliseconds; None before its first attempt.
     ``was_accepted`` says that a push to the session was accepted before. ``details`` is JSON of
-    what belongs to the address beside the token, if anything does.
+    what belongs to the address beside the token, if anything does. ``failures`` is how often in a
+    row it failed in our own code, or its worker was lost.
     """
 
     notification: int
@@ -31,3 +32,4 @@ class Due(NamedTuple):
     begun_at: int | None = None
     was_accepted: bool = False
     details: str | None = None
+    failures: int = 0

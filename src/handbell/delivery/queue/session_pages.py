@@ -59,13 +59,18 @@ class Listener(NamedTuple):
     begun_at: int | None = None
     details: str | None = None
 
+    @property
+    def failures(self) -> int:
+        """Return 0: what has failed before has a row of its own."""
+        return 0
+
 
 @dataclass(slots=True, kw_only=True)
 class Shard:
     """A range of a broadcast that a worker has taken. ``position`` is how far it was handed out.
 
     ``zones`` are the time zones whose sessions it is for, as they are stored; None is for all.
-    ``is_split`` says that others span the same sessions.
+    ``is_split`` says that others span the same sessions, ``failures`` how often in a row it failed.
     """
 
     id: int
@@ -78,6 +83,7 @@ class Shard:
     is_resumed: bool
     zones: str | None = None
     is_split: bool = False
+    failures: int = 0
 
 
 _PLAIN: Final = ("id", "token", "environment")
@@ -184,10 +190,7 @@ def _page(
     extra: ExtraColumns,
     order: tuple[str, ...] | None,
 ) -> Page:
-    environment: Any = sessions.c.environment
-    if is_development:
-        is_new = sessions.c.accepted_at.is_(None) & (environment == "production")
-        environment = case((is_new, "development"), else_=environment)
+    environment = environment_of() if is_development else sessions.c.environment
     columns = [sessions.c.id, sessions.c.token, environment.label("environment")]
     if order is not None:
         columns += [sessions.c.service, DETAILS.label("details")]
@@ -219,19 +222,27 @@ def _page(
         return Page(statement, _PLAIN)
     carried = FORM.in_(select(each("forms").c.value))
     # Who got the former one gets this one, by the same service.
-    once = [] if has_source else [_is_first_of_device(order)]
+    among = select(each("services").c.value)
+    once = [] if has_source else [is_first_of_device(order, among)]
     return Page(statement.where(carried, *once), _MIXED)
 
 
-def _is_first_of_device(order: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a session comes first among those of its device."""
+def environment_of() -> ColumnElement[str]:
+    """Return where a notification in development goes: a session that was never reached, there."""
+    environment = sessions.c.environment
+    is_new = sessions.c.accepted_at.is_(None) & (environment == "production")
+    return case((is_new, "development"), else_=environment)
+
+
+def is_first_of_device(order: Sequence[str], among: Any) -> ColumnElement[bool]:
+    """Return the condition that a session comes first of its device's with services ``among``."""
     other = sessions.alias()
     before = exists().where(
         other.c.user_id == sessions.c.user_id,
         other.c.device_id == sessions.c.device_id,
         other.c.app_id == sessions.c.app_id,
         other.c.status == "active",
-        other.c.service.in_(select(each("services").c.value)),
+        other.c.service.in_(among),
         _place(other.c.service, order) < _place(sessions.c.service, order),
     )
     return sessions.c.device_id.is_(None) | ~before

@@ -10,13 +10,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+)
 
 from handbell.apps.store import is_app_of
+from handbell.delivery.policy.failures import AFTER_FAILURE, INTERRUPTED
 from handbell.delivery.policy.parts import NO_ZONE, read_zones, write_zones
+from handbell.services.table import SERVICES
 from handbell.storage.tables import apps, deliveries, notifications, sessions, shards
 
-from .session_pages import Shard, got, is_in_zones
+from .session_pages import Shard, environment_of, got, is_first_of_device, is_in_zones
 
 MOST_SPANNED: Final = 50_000
 """The most session ids that one shard spans, or of sessions with its time zones."""
@@ -27,6 +40,9 @@ PARTS: Final = 64
 
 SMALL: Final = 2000
 """Shards with no more sessions than this in total may be taken together."""
+
+_PRIME, _SCRAMBLE = 1_000_003, 7919
+"""Sessions with ids in a row fall due at different times."""
 
 SHARDS: Final = (
     select(shards, apps.c.id.label("app_row"))
@@ -71,6 +87,7 @@ def read_shard(row: Row[Any]) -> Shard:
         is_resumed=row.is_resumed,
         zones=row.zones,
         is_split=row.is_split,
+        failures=row.failures,
     )
 
 
@@ -103,6 +120,34 @@ def count_ahead(connection: Connection, found: Sequence[Row[Any]]) -> int:
 def count_uncome(connection: Connection, found: Sequence[Row[Any]]) -> int:
     """Return how many sessions of these shards of one notification have no delivery, each once."""
     return sum(_scalar(connection, one, func.count()) for one in _segments(found))
+
+
+def break_up(connection: Connection, shard: Shard, now: int) -> int:
+    """Store single deliveries for the sessions that a shard has not reached; return how many.
+
+    Each has failed once, with the shard, and falls due apart from its neighbours after ``now``
+    (UNIX milliseconds).
+    """
+    row = connection.execute(
+        SHARDS.add_columns(notifications.c.is_development).where(shards.c.id == shard.id)
+    ).one()
+    spread = sessions.c.id % _PRIME * _SCRAMBLE % int(AFTER_FAILURE.delay(1) * 1000)
+    values: dict[str, Any] = {
+        "notification_id": literal(row.notification_id),
+        "number": sessions.c.id,
+        "gateway": sessions.c.service,
+        "environment": environment_of() if row.is_development else sessions.c.environment,
+        "state": literal("held"),
+        "reason": literal(INTERRUPTED),
+        "urgency": literal(row.urgency),
+        "is_repeat": literal(bool(row.is_resumed)),
+        "due_at": literal(now + int(AFTER_FAILURE.first * 1000), BigInteger) + spread,
+        "failures": literal(1),
+    }
+    found = _uncome(_Segment([row], shard.position, row.last, row.zones), *values.values())
+    if row.source_id is None:
+        found = found.where(is_first_of_device(tuple(SERVICES), tuple(SERVICES)))
+    return connection.execute(insert(deliveries).from_select([*values], found)).rowcount
 
 
 def count_free(connection: Connection, found: Sequence[Row[Any]]) -> int:

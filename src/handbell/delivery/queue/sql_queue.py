@@ -42,7 +42,7 @@ from handbell.storage.tables import ADDRESSED, deliveries, notifications, sessio
 from .due import Due
 from .open_since import OpenSince
 from .session_pages import ExtraColumns, Listener, Shard, has_other_services, read_page
-from .shards import SHARDS, SIZE, SMALL, read_shard, read_zones_of
+from .shards import SHARDS, SIZE, SMALL, break_up, read_shard, read_zones_of
 
 MOST_SHARDS: Final = 200
 """The maximum number of shards of different notifications that are taken at once."""
@@ -195,6 +195,19 @@ class Queue:
                 return True
             return bool(connection.scalar(select(exists().where(*mine))))
 
+    def break_up(self, worker: int, shard: Shard) -> bool:
+        """End a shard where it was read to, and store single deliveries for the rest.
+
+        False, with nothing changed, if the worker no longer has it.
+        """
+        mine = (shards.c.id == shard.id, shards.c.worker_id == worker)
+        with self._database.write() as connection:
+            if connection.scalar(select(shards.c.id).where(*mine).with_for_update()) is None:
+                return False
+            break_up(connection, shard, self._milliseconds())
+            connection.execute(update(shards).where(*mine).values(last=shard.position))
+        return True
+
     def page(
         self,
         shard: Shard,
@@ -301,6 +314,7 @@ _DUE: Final = Statement(
         deliveries.c.begun_at,
         sessions.c.accepted_at.is_not(None),
         DETAILS,
+        deliveries.c.failures,
     )
     .join_from(_KEYS, deliveries, _IS_KEY)
     .outerjoin(sessions, sessions.c.id == deliveries.c.number)

@@ -2,7 +2,9 @@
 
 Work is leased under the id of a worker, whose heartbeat is in the table ``workers``. When it
 stops, its leases are released: a delivery that may have been sent already is sent
-again under the same apns-id and with a collapse id, so that the phone shows it once.
+again under the same apns-id and with a collapse id, so that the phone shows it once. What loses one
+worker after the other is the cause, as like as not: it waits longer each time, and is a dead letter
+in the end.
 """
 
 import contextlib
@@ -12,15 +14,19 @@ import socket
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from time import time
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import BigInteger, Connection, Row, delete, insert, null, select, true, update
 
 from handbell.clocks import MachineClock
+from handbell.delivery.policy.failures import INTERRUPTED, loss_delay
 from handbell.storage.database import Database
+from handbell.storage.lists import rows_of
 from handbell.storage.server_clock import server_seconds
 from handbell.storage.signals import Kind
+from handbell.storage.statements import Statement
 from handbell.storage.tables import deliveries, shards, workers
 
 LEASE_SECONDS: Final = 15.0
@@ -59,6 +65,7 @@ class Workers:
         self._database = database
         self._now = now
         self._host = _place()
+        self._rng = Random()  # noqa: S311 - jitter
 
     def enlist(self, worker: int | None = None, loop: AbstractEventLoop | None = None) -> int:
         """Enter a worker of this process and return its id; a known one is unchanged.
@@ -98,6 +105,7 @@ class Workers:
                 return 0
         with self._database.write() as connection:
             dead = self._dead(connection)
+            self._count_losses(connection, dead)
             self._give_back(connection, dead)
             self._tell()
         return len(dead)
@@ -177,6 +185,46 @@ class Workers:
             .values(worker_id=None, is_resumed=True)
         )
         connection.execute(delete(workers).where(workers.c.id.in_(dead)))
+
+    def _count_losses(self, connection: Connection, dead: Sequence[int]) -> None:
+        """Count the loss of a worker for all that it held; what lost several is released for later.
+
+        What ends whoever takes it must not come back at once, nor together with all else.
+        """
+        for table in (deliveries, shards):
+            mine = table.c.worker_id.in_(dead)
+            connection.execute(update(table).where(mine).values(failures=table.c.failures + 1))
+        kept = (deliveries.c.notification_id, deliveries.c.number, deliveries.c.failures)
+        often = deliveries.c.worker_id.in_(dead) & (deliveries.c.failures > 1)
+        found = connection.execute(select(*kept).where(often)).all()
+        if found:
+            held = [(row, number, self._due_after(losses)) for row, number, losses in found]
+            _HOLD.run(connection, keys=held)
+        often = shards.c.worker_id.in_(dead) & (shards.c.failures > 1)
+        for row, losses in connection.execute(select(shards.c.id, shards.c.failures).where(often)):
+            rest = update(shards).where(shards.c.id == row)
+            values = {"due_at": self._due_after(losses), "reason": INTERRUPTED}
+            connection.execute(rest.values(**values, worker_id=None, is_resumed=True))
+
+    def _due_after(self, losses: int) -> int:
+        return int((self._now() + loss_delay(losses, self._rng)) * 1000)
+
+
+_KEYS: Final = rows_of("keys", notification=BigInteger, number=BigInteger, due=BigInteger)
+_HOLD: Final = Statement(
+    update(deliveries)
+    .where(
+        deliveries.c.notification_id == _KEYS.c.notification,
+        deliveries.c.number == _KEYS.c.number,
+    )
+    .values(
+        state="held",
+        reason=INTERRUPTED,
+        worker_id=null(),
+        is_repeat=true(),
+        due_at=_KEYS.c.due,
+    )
+)
 
 
 def new_worker() -> int:

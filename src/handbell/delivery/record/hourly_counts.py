@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, func, select
 
+from handbell.delivery.delivery import FAILED_STATES
 from handbell.services.table import service_of
 from handbell.storage.bulk import upsert_rows
 from handbell.storage.lists import each
@@ -26,9 +27,9 @@ HOUR: Final = 3_600_000
 """An hour in milliseconds, as instants in the database are."""
 
 COUNTED: Final = ("sent", "failed", "displayed", "opened")
-"""What is counted: ``failed`` are the failed and the expired; each in the hour it happened."""
+"""What is counted: ``failed`` are also the expired and dead letters; each in its hour."""
 
-_COUNTED_AS: Final = {"sent": "sent", "failed": "failed", "expired": "failed"}
+_COUNTED_AS: Final = {"sent": "sent", **dict.fromkeys(FAILED_STATES, "failed")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from handbell.registry.session import Environment
 class Ending(NamedTuple):
     """What a delivery's row is to say from now on. Instants are UNIX milliseconds.
 
-    ``gateway``, ``environment`` and ``urgency`` are for a row that does not exist yet.
+    ``gateway``, ``environment`` and ``urgency`` are for a row that does not exist yet. ``failures``
+    is how often in a row our own code failed on it.
     """
 
     notification_id: int
@@ -32,6 +33,15 @@ class Ending(NamedTuple):
     sent_at: int | None = None
     finished_at: int | None = None
     begun_at: int | None = None
+    failures: int = 0
+
+
+class RestingShard(NamedTuple):
+    """A shard that is given back until ``due_at`` (UNIX milliseconds), after so many failures."""
+
+    due_at: int
+    reason: str
+    failures: int = 0
 
 
 SentKey = tuple[int, str, str, int]
@@ -44,11 +54,10 @@ class Batch:
 
     ``sent`` holds, by notification row, gateway, environment and urgency, the numbers of pushes
     that were accepted and of which nothing else is to be said; they are dated when written.
-    Session changes are by session id. ``resting_shards`` are given back until an instant (UNIX
-    milliseconds) for a reason. ``adopted`` are deliveries, by notification and number, that wait
-    for the end of an outage from now on, if they are held. ``webhook_events`` are the events of it
-    that webhooks may be called for, ``awaited`` the rows of notifications whose callers may wait in
-    other processes.
+    Session changes are by session id. ``resting_shards`` are given back until their time.
+    ``adopted`` are deliveries, by notification and number, that wait for the end of an outage from
+    now on, if they are held. ``webhook_events`` are the events of it that webhooks may be called
+    for, ``awaited`` the rows of notifications whose callers may wait in other processes.
     """
 
     sent: dict[SentKey, list[int]] = field(default_factory=dict)
@@ -59,7 +68,7 @@ class Batch:
     gone: dict[int, tuple[int | None, str]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
-    resting_shards: dict[int, tuple[int, str]] = field(default_factory=dict)
+    resting_shards: dict[int, RestingShard] = field(default_factory=dict)
     finished_shards: list[int] = field(default_factory=list)
     webhook_events: list[Event] = field(default_factory=list)
     awaited: list[int] = field(default_factory=list)

@@ -1,9 +1,22 @@
 """Turn an outcome into a row and an event."""
 
+from functools import partial
+from random import Random
 from typing import Any, Final
 
 from handbell.delivery.delivery import State
 from handbell.delivery.events import DeliveryFailed, DeliveryHeld, Event, PushesSent
+from handbell.delivery.policy.failures import (
+    INTERNAL_ERROR,
+    INTERRUPTED,
+    MOST_FAILURES,
+    WORKER_LOST,
+    after_failure,
+    failure_delay,
+    in_words,
+    told,
+)
+from handbell.delivery.policy.retry import RetryAt
 from handbell.delivery.queue.due import Due
 from handbell.delivery.urgency import NORMAL
 from handbell.delivery.work.composed import Composed
@@ -14,6 +27,7 @@ from handbell.registry.session import Environment
 
 from .outcome_batch import Ending
 
+_UNREADABLE_SECONDS: Final = 15 * 60.0
 _UNREADABLE_TIMES: Final = 24 * 4
 
 
@@ -52,27 +66,83 @@ def ending_of(
     )
 
 
-def unreadable_ending(item: Due, error: Exception, now: float, until: float) -> Ending:
+def failed_ending(
+    composed: Composed,
+    item: Item,
+    error: Exception,
+    now: float,
+    rng: Random,
+    *,
+    is_repeat: bool,
+) -> Ending:
+    """Return the row of a delivery that our own code failed to send."""
+    failures = item.failures + 1
+    again = after_failure(
+        in_words(error),
+        failures=failures,
+        first_due=composed.composed_at,
+        expires_at=composed.expires_at,
+        now=now,
+        rng=rng,
+    )
+    ending = partial(
+        ending_of,
+        composed,
+        item,
+        environment=item.environment,
+        now=now,
+        is_repeat=is_repeat,
+        failures=failures,
+    )
+    if isinstance(again, RetryAt):
+        return ending("held", reason=again.reason, detail=in_words(error), due_at=again.at)
+    return ending(again.state, reason=again.reason, detail=again.detail)
+
+
+def unreadable_ending(item: Due, now: float, *, error: Exception, rng: Random) -> Ending:
     """Return the row of a delivery whose notification cannot be read.
 
-    It is held until an instant (UNIX seconds), repeatedly for a day: a wrong secret key may be the
-    cause, and get fixed.
+    It is held for a quarter of an hour, repeatedly for a day: a wrong secret key may be the
+    cause, and get fixed. Where our own code failed, it is held as after any failure. What is not
+    read by then is a dead letter.
     """
-    is_over = item.attempts >= _UNREADABLE_TIMES
+    if isinstance(error, HandbellError):
+        failures, wait = 0, _UNREADABLE_SECONDS
+        is_over = item.attempts >= _UNREADABLE_TIMES
+        reason, detail = "CannotBeRead", error.what
+    else:
+        failures, detail = item.failures + 1, in_words(error)
+        wait = failure_delay(failures, rng)
+        is_over = failures >= MOST_FAILURES
+        reason = INTERNAL_ERROR if is_over else INTERRUPTED
+        detail = told(detail, failures) if is_over else detail
+    ending = _dead_letter(item, reason, detail, now)
+    ending = ending._replace(attempts=item.attempts + 1, failures=failures)
+    if is_over:
+        return ending
+    until = int((now + wait) * 1000)
+    return ending._replace(state="held", due_at=until, finished_at=None, begun_at=item.begun_at)
+
+
+def lost_ending(item: Due, now: float) -> Ending:
+    """Return the row of a delivery that has lost its workers too often to be sent once more."""
+    detail = told("the loss of its worker", item.failures)
+    return _dead_letter(item, WORKER_LOST, detail, now)._replace(failures=item.failures)
+
+
+def _dead_letter(item: Due, reason: str, detail: str, now: float) -> Ending:
     return Ending(
         notification_id=item.notification,
         number=item.number,
         gateway=item.gateway,
         environment=item.environment,
         urgency=NORMAL,
-        state="failed" if is_over else "held",
-        attempts=item.attempts + 1,
-        reason="CannotBeRead",
-        detail=error.what if isinstance(error, HandbellError) else type(error).__name__,
-        due_at=None if is_over else int(until * 1000),
+        state="dead_letter",
+        attempts=item.attempts,
+        reason=reason,
+        detail=detail,
         is_repeat=item.is_repeat,
-        finished_at=int(now * 1000) if is_over else None,
-        begun_at=item.begun_at,
+        finished_at=int(now * 1000),
     )
 
 
@@ -116,16 +186,23 @@ def event_of(composed: Composed, item: Item, ending: Ending, now: float, took: f
             service=ending.gateway,
             seconds=(took,),
         )
+    return failed_event(app, notification_id, item, ending, now)
+
+
+def failed_event(
+    app: str, notification_id: str, item: Item, ending: Ending, now: float
+) -> DeliveryFailed:
+    """Return the event of a delivery that ended without being accepted."""
     return DeliveryFailed(
         app=app,
         at=now,
         notification_id=notification_id,
-        number=number,
+        number=item.number,
         mail=item.mail,
         state=ending.state,
-        reason=reason,
+        reason=ending.reason or "",
         status=ending.status,
-        attempts=attempts,
+        attempts=ending.attempts,
         environment=ending.environment,
         service=ending.gateway,
     )

@@ -11,6 +11,7 @@ from handbell.delivery.events import Event, Hooks, SessionClosed, SessionMoved, 
 from handbell.delivery.ids import session_id
 from handbell.delivery.policy.circuit import StoredCircuit
 from handbell.delivery.policy.decision import Decision, Suspect
+from handbell.delivery.policy.failures import INTERRUPTED, after_failure, in_words
 from handbell.delivery.policy.meanings import MAY_HAVE_ARRIVED
 from handbell.delivery.policy.retry import (
     SERVICE_DOWN,
@@ -33,8 +34,8 @@ from handbell.services.table import service_of
 from handbell.storage.tables import ADDRESSED
 
 from .judge import Judge, SessionUsers, Verdict, doubted_route
-from .outcome_batch import Batch, Ending
-from .outcome_rows import ending_of, event_of, sent_event
+from .outcome_batch import Batch, Ending, RestingShard
+from .outcome_rows import ending_of, event_of, failed_ending, sent_event
 
 DEAD_TOKEN_SECONDS: Final = 15 * 60
 """How much longer a refused token waits while its app's circuit is open."""
@@ -81,14 +82,16 @@ class Settlement:
         """The number of pushes that have ended and are not recorded yet."""
         return self._in_flight.load.ended + sum(len(one.sent) for one in self._sent_batches)
 
-    def write_ending(self, ending: Ending) -> None:
-        """Write an ending that belongs to no notification."""
+    def write_ending(self, ending: Ending, event: Event | None = None) -> None:
+        """Write an ending of a notification that was not read, and tell of it."""
         self._batch.endings.append(ending)
+        if event is not None:
+            self._events.append(event)
         self.reported.set()
 
-    def rest_shard(self, shard: int, until: float, reason: str) -> None:
-        """Return a shard, to resume at an instant (UNIX seconds)."""
-        self._batch.resting_shards[shard] = int(until * 1000), reason
+    def rest_shard(self, shard: int, until: float, reason: str, failures: int = 0) -> None:
+        """Return a shard, to resume at an instant (UNIX seconds), after so many failures."""
+        self._batch.resting_shards[shard] = RestingShard(int(until * 1000), reason, failures)
         self.reported.set()
 
     def report(self, push_batch: PushBatch, push: Push, outcome: Outcome) -> None:
@@ -121,11 +124,34 @@ class Settlement:
 
     def interrupt(self, push_batch: PushBatch, places: Sequence[int], error: Exception) -> None:
         """Settle pushes that may have arrived, and of which no report will come."""
-        detail = f"a mistake of Handbell's or of a gateway's: {type(error).__name__}"
-        decision = Decision("held", reason="Interrupted", detail=detail, is_unknown=True)
+        detail = in_words(error)
+        decision = Decision(
+            "held", reason=INTERRUPTED, detail=detail, is_unknown=True, is_ours=True
+        )
         for place in places:
             self._judge.break_off(push_batch, place)
             self.settle(Verdict(push_batch, place, decision, push_batch.tried.get(place)))
+
+    def fail(self, ticket: Ticket, places: Iterable[int], error: Exception) -> None:
+        """Hold deliveries that our own code failed to send, or end those it failed on too often.
+
+        What was handed over may have arrived.
+        """
+        now, places = self._now(), list(places)
+        handed = set(filter(ticket.is_handed, places))
+        ended = ticket.end(places)
+        endings = [
+            failed_ending(
+                ticket.composed[place],
+                ticket.items[place],
+                error,
+                now,
+                self._rng,
+                is_repeat=place in handed,
+            )
+            for place in ended
+        ]
+        self._keep(ticket, ended, endings)
 
     def ask_elsewhere(self, verdict: Verdict) -> None:
         """Schedule a push for the other environment, as the decision says."""
@@ -151,13 +177,13 @@ class Settlement:
         """Turn a verdict into rows."""
         try:
             self._settle(verdict)
-        except Exception:  # noqa: BLE001 - nothing may be left without an end
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             _log.exception(
                 "Could not settle delivery: number=%d notification=%s",
                 verdict.item.number,
                 verdict.composed.id,
             )
-            self._leave(verdict.push_batch.ticket, verdict.place)
+            self.fail(verdict.push_batch.ticket, [verdict.place], error)
 
     def _settle(self, verdict: Verdict) -> None:
         push_batch, place, decision, tried, is_outage = verdict
@@ -173,7 +199,7 @@ class Settlement:
                 if is_outage:
                     reason, detail = SERVICE_DOWN, ": ".join(filter(None, (reason, detail)))
             case GiveUp() as ended:
-                state, detail = ended.state, ended.detail
+                state, reason, detail = ended.state, ended.reason, ended.detail
         ending = ending_of(
             composed,
             item,
@@ -189,6 +215,7 @@ class Settlement:
             due_at=due_at,
             is_repeat=is_repeat,
             begun_at=begun_at,
+            failures=item.failures + 1 if decision.is_ours else 0,
         )
         took = asyncio.get_running_loop().time() - push_batch.started
         if self._add(push_batch.ticket, place, ending, took):
@@ -211,6 +238,15 @@ class Settlement:
             )
         if decision.state != "held":
             return None
+        if decision.is_ours and not (decision.is_unknown and composed.expires_at == 0):
+            return after_failure(
+                decision.detail,
+                failures=verdict.item.failures + 1,
+                first_due=composed.composed_at,
+                expires_at=composed.expires_at,
+                now=now,
+                rng=self._rng,
+            )
         if verdict.is_outage:
             return while_down(
                 decision,
@@ -289,6 +325,7 @@ class Settlement:
                     reason=reason,
                     due_at=until,
                     begun_at=None if item.begun_at is None else item.begun_at + more,
+                    failures=item.failures,
                 )
                 for place in ended
             ],

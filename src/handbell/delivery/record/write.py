@@ -81,7 +81,9 @@ _ADOPT: Final = (
     )
 )
 _MOVE_SHARD: Final = (
-    update(shards).where(shards.c.id == bindparam("shard")).values(position=bindparam("to"))
+    update(shards)
+    .where(shards.c.id == bindparam("shard"))
+    .values(position=bindparam("to"), failures=0)
 )
 
 
@@ -120,9 +122,9 @@ def write_batch(connection: Connection, batch: Batch, *, now: int) -> set[int]:
     kept = _change_sessions(connection, batch, now)
     for shard, position in batch.positions.items():
         connection.execute(_MOVE_SHARD, {"shard": shard, "to": position})
-    for shard, (due_at, reason) in batch.resting_shards.items():
+    for shard, resting in batch.resting_shards.items():
         rest = update(shards).where(shards.c.id == shard)
-        connection.execute(rest.values(due_at=due_at, reason=reason, worker_id=None))
+        connection.execute(rest.values(**resting._asdict(), worker_id=None))
     if batch.finished_shards:
         _count_cancelled(connection, batch.finished_shards)
         connection.execute(delete(shards).where(shards.c.id.in_(batch.finished_shards)))

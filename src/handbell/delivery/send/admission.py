@@ -18,6 +18,7 @@ from handbell.delivery.queue.due import Due
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import Ticket
+from handbell.errors import StoppedError
 
 from .cap_gate import CapGate
 from .sender import WITHOUT_SESSION
@@ -59,13 +60,15 @@ class Admission:
                     ready = []
                 ready += await self._sort(ticket, composed, mine, rules)
             yield ready
+        except StoppedError:
+            raise
         except Exception as error:  # noqa: BLE001 - nothing may be left without an end
             self.refuse(ticket, places, error)
 
     def refuse(self, ticket: Ticket, places: Iterable[int], error: Exception) -> None:
-        """Hold all waiting or handed deliveries, since the app's rules cannot be applied."""
-        _log.error("Could not apply rules: app=%s", ticket.app_state.app.id, exc_info=error)
-        self._book.hold_all(ticket, places, "Interrupted", self._now() + DISABLED_SECONDS)
+        """Hold all waiting or handed deliveries, which cannot be checked or begun."""
+        _log.error("Could not begin to send: app=%s", ticket.app_state.app.id, exc_info=error)
+        self._book.fail(ticket, places, error)
 
     def with_session(self, ticket: Ticket) -> list[int]:
         """Return the deliveries whose session is still open; end the others."""

@@ -1,11 +1,14 @@
 """From shards to pages: how much of a broadcast is sent next, and when it rests."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Final
 
+from handbell.delivery.policy.failures import INTERRUPTED, MOST_SHARD_FAILURES, failure_delay
 from handbell.delivery.policy.parts import parts_of
 from handbell.delivery.policy.probe import Probe
 from handbell.delivery.policy.ramp_up import RampUps
@@ -21,6 +24,7 @@ from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.in_flight import InFlight, Ticket
 from handbell.delivery.work.release_log import ReleaseLog
 from handbell.delivery.work.routes import Route
+from handbell.errors import HandbellError, StoppedError, StorageError
 from handbell.storage.group_commit import GroupCommit
 from handbell.storage.storage_retry import StorageRetry
 
@@ -31,6 +35,8 @@ from .gateway_cache import GatewayCache
 from .page_routes import PageRoutes
 from .probes import Probes
 from .sender import no_way_reason
+
+_log = logging.getLogger(__name__)
 
 _WATCH_SECONDS: Final = 0.25
 _RAMP_PAUSE_SECONDS: Final = 0.05
@@ -44,13 +50,14 @@ class HeldShard:
 
     ``pages`` are those that are out, oldest first: where each ends, and its ticket, if anybody is
     in it. ``is_read`` says that no page follows, ``route`` is the way that most of the last one
-    went.
+    went. ``has_failed`` says that our own code failed on it: it is given back.
     """
 
     shard: Shard
     pages: deque[tuple[int, Ticket | None]] = field(default_factory=deque)
     is_read: bool = False
     ready_at: float = 0.0
+    has_failed: bool = False
     app_state: AppState | None = None
     route: Route | None = None
 
@@ -104,6 +111,7 @@ class Broadcaster:
         worker: Callable[[], int],
         now: Callable[[], float],
         clock: Callable[[], float],
+        rng: Random,
     ) -> None:
         self._held: list[HeldShard] = []
         self._queue = queue
@@ -120,6 +128,7 @@ class Broadcaster:
         self._worker = worker
         self._now = now
         self._clock = clock
+        self._rng = rng
         self._routes = PageRoutes(
             gateways, rules_store, storage_retry=storage_retry, is_mixed=queue.is_mixed
         )
@@ -156,6 +165,7 @@ class Broadcaster:
             shard = held.shard.id
             if (end := held.written_to()) is not None:
                 batch.positions[shard] = end
+                held.shard.failures = 0
             if held.is_read and not held.pages:
                 batch.positions.pop(shard, None)
                 batch.finished_shards.append(shard)
@@ -176,13 +186,47 @@ class Broadcaster:
 
     async def _take(self, held: HeldShard) -> None:
         try:
-            await self._hand_out(held)
-        except Exception:
-            held.ready_at = self._clock() + DISABLED_SECONDS
+            if held.has_failed or held.shard.failures >= MOST_SHARD_FAILURES:
+                await self._set_aside(held)
+            else:
+                await self._hand_out(held)
+        except StoppedError:
             raise
+        except Exception:  # noqa: BLE001 - one shard must not hold up the others
+            _log.exception("Could not send a page of a broadcast")
+            held.shard.failures += 1
+            is_to_wait = held.has_failed or held.shard.failures > MOST_SHARD_FAILURES
+            held.ready_at = self._clock() + (DISABLED_SECONDS if is_to_wait else 0.0)
+            held.has_failed = True
+
+    async def _set_aside(self, held: HeldShard) -> None:
+        """Return a shard that failed once its pages have ended; break up one that fails often."""
+        shard = held.shard
+        if not self._holds(held):
+            return
+        if held.pages:
+            held.ready_at = self._clock() + _WATCH_SECONDS
+        elif shard.failures < MOST_SHARD_FAILURES:
+            until = self._now() + failure_delay(shard.failures, self._rng)
+            self._let_rest(held, INTERRUPTED, until)
+        elif await self._storage_retry.call(self._queue.break_up, self._worker(), shard):
+            held.is_read = True
+            self._book.reported.set()
+        else:
+            # It was given to another worker, which breaks it up.
+            held.ready_at = self._clock() + _WATCH_SECONDS
 
     async def _hand_out(self, held: HeldShard) -> None:
-        composed = await self._composed_cache.find(held.shard.notification)
+        try:
+            composed = await self._composed_cache.find(held.shard.notification)
+        except (StorageError, StoppedError):
+            raise
+        except HandbellError as error:
+            # A wrong secret key may be the cause, and get fixed.
+            _log.error("Could not read stored notification; its broadcast waits", exc_info=error)
+            if self._holds(held):
+                self._let_rest(held, "CannotBeRead", self._now() + DISABLED_SECONDS)
+            return
         if composed is None or composed.is_cancelled:
             held.is_read = True
             self._book.reported.set()
@@ -362,7 +406,7 @@ class Broadcaster:
             held.ready_at = self._clock() + _WATCH_SECONDS
             return
         self._held.remove(held)
-        self._book.rest_shard(held.shard.id, until, reason)
+        self._book.rest_shard(held.shard.id, until, reason, held.shard.failures)
 
 
 def _next_of_each_app(ready: Sequence[HeldShard]) -> list[HeldShard]:

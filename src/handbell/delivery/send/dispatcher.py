@@ -249,12 +249,18 @@ class Dispatcher:
         return self._ramps.pace(route.service, self._ramps.grant(route.service, urgency, most, now))
 
     async def _send_page(self, ticket: Ticket, rules: AppRules) -> None:
-        # By the rules for which it was read: others may need a column that was left out.
-        async for ready in self._admission.admit(ticket, ticket.places, rules):
-            ways = ways_of(ticket, self._carried(ticket, ready))
-            await asyncio.gather(
-                *(self._send_paced(ticket, way, part) for way, part in ways.items())
-            )
+        try:
+            # By the rules for which it was read: others may need a column that was left out.
+            async for ready in self._admission.admit(ticket, ticket.places, rules):
+                ways = ways_of(ticket, self._carried(ticket, ready))
+                await asyncio.gather(
+                    *(self._send_paced(ticket, way, part) for way, part in ways.items())
+                )
+        except StoppedError:
+            # What it has goes back with the worker's other work.
+            return
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            self._admission.refuse(ticket, ticket.places, error)
 
     async def _send_paced(self, ticket: Ticket, way: Way, places: Sequence[int]) -> None:
         """Send a part of a page: a first batch at first, and no faster than the service wants."""

@@ -32,7 +32,6 @@ from handbell.delivery.queue.work_queue import Wanted, WorkQueue
 from handbell.delivery.queue.workers import Workers
 from handbell.delivery.record.flusher import Flusher
 from handbell.delivery.record.outcome_batch import OutcomeWriter
-from handbell.delivery.record.outcome_rows import unreadable_ending
 from handbell.delivery.record.settle import Settlement
 from handbell.delivery.work.app_states import AppStates
 from handbell.delivery.work.composed import Composed
@@ -41,12 +40,12 @@ from handbell.delivery.work.in_flight import InFlight, Item
 from handbell.delivery.work.rate_shares import SHARE_SECONDS, RateShares
 from handbell.delivery.work.release_log import ReleaseLog, SessionSnapshot
 from handbell.delivery.work.routes import Routes
-from handbell.errors import QueueUnavailableError, StorageError
+from handbell.errors import QueueUnavailableError, StoppedError, StorageError
 from handbell.storage.shared_buckets import SharedBuckets
 from handbell.storage.signals import Kind
 from handbell.storage.storage_retry import StorageRetry, stopped
 
-from .admission import DISABLED_SECONDS, Admission
+from .admission import Admission
 from .broadcaster import Broadcaster
 from .cap_gate import CapGate
 from .composed_cache import ComposedCache, LoadComposed
@@ -55,6 +54,7 @@ from .gateway_cache import GatewayCache
 from .graceful_shutdown import ANSWER_SECONDS, GracefulShutdown
 from .probes import Probes
 from .sender import PushSender
+from .unbegun import Unbegun
 
 IDLE_SECONDS: Final = 1.0
 THREADS: Final = 8
@@ -102,6 +102,7 @@ class Worker:
         clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
     ) -> None:
+        rng = rng or Random()  # noqa: S311 - jitter
         # One that is empty is false, and may be added to later.
         self.hooks = Hooks() if hooks is None else hooks
         self.threads = threads = ThreadPool(THREADS, "handbell-worker")
@@ -146,9 +147,10 @@ class Worker:
             self._routes,
             hooks=self.hooks,
             now=now,
-            rng=rng or Random(),  # noqa: S311 - jitter
+            rng=rng,
             write=self._write_circuit,
         )
+        self._unbegun = Unbegun(self._book, ledger, storage_retry=storage_retry, now=now, rng=rng)
         self._flusher = Flusher(
             self._book,
             recorder,
@@ -212,6 +214,7 @@ class Worker:
             worker=lambda: self.id,
             now=now,
             clock=clock,
+            rng=rng,
         )
         self._shutdown = GracefulShutdown(
             self._book,
@@ -441,9 +444,14 @@ class Worker:
         self._wake.clear()
 
     async def _begin_due(self, due: Sequence[Due], snapshot: SessionSnapshot) -> None:
-        found = await self._composed_cache.find_many(
-            list(dict.fromkeys(one.notification for one in due))
-        )
+        due = await self._unbegun.end_lost(due)
+        rows = list(dict.fromkeys(one.notification for one in due))
+        try:
+            found = await self._composed_cache.find_many(rows)
+        except StoppedError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - nothing may be left without an end
+            found = dict.fromkeys(rows, failure)
         composed: list[Composed] = []
         items: list[Due] = []
         for item in due:
@@ -454,17 +462,9 @@ class Worker:
         for row, error in found.items():
             if isinstance(error, Exception):
                 # The others have no part in it.
-                _log.error(
-                    "Could not read stored notification; its deliveries wait", exc_info=error
-                )
-                self._postpone([one for one in due if one.notification == row], error)
+                mine = [one for one in due if one.notification == row]
+                await self._unbegun.hold_unread(mine, error)
         self._dispatcher.begin_items(composed, items, snapshot)
-
-    def _postpone(self, items: Sequence[Due], error: Exception) -> None:
-        now = self._now()
-        for item in items:
-            ending = unreadable_ending(item, error, now, now + DISABLED_SECONDS)
-            self._book.write_ending(ending)
 
     # Writing down
 

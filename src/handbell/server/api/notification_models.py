@@ -12,7 +12,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import models_json_schema
 
 from handbell.creation.values import MAX_BADGE
-from handbell.delivery.delivery import GatewayName
+from handbell.delivery.delivery import GatewayName, State
 from handbell.server.problems import Problem
 
 from .session_models import SessionOut
@@ -21,7 +21,6 @@ Instant = Annotated[
     datetime | None, Field(description="ISO 8601 with an offset; UNIX seconds are taken as well")
 ]
 Texts = Annotated[list[str] | None, Field(description="In the order of the text's place holders")]
-State = Literal["queued", "sending", "held", "sent", "failed", "expired", "cancelled"]
 
 _EXAMPLE: Final[JsonDict] = {
     "notification": {"title": "Hello", "body": "Your parcel has arrived"},
@@ -340,6 +339,12 @@ class Cancelled(BaseModel):
     """The number of deliveries cancelled before they were sent."""
 
     cancelled: int
+
+
+class Resent(BaseModel):
+    """The number of dead letters that are sent again."""
+
+    resent: int
 
 
 class PreviewAnswer(BaseModel):

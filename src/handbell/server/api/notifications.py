@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from handbell._mail import fold_mail
 from handbell.apps.app import App
 from handbell.delivery.accept.prepare import URGENCIES
+from handbell.delivery.delivery import State
 from handbell.delivery.ledger.listing import DeliverySearch, NotificationSearch, NotificationStatus
 from handbell.delivery.ledger.reports import Overview
 from handbell.errors import HandbellError, InvalidRequestError, MediaTypeError
@@ -148,7 +149,10 @@ async def list_notifications(
     *,
     state: Annotated[
         NotificationStatus | None,
-        Query(description="open: in progress; failed: something failed; cancelled: it was"),
+        Query(
+            description="open: in progress; failed: something failed; dead_letter: it has dead "
+            "letters; cancelled: it was"
+        ),
     ] = None,
     urgency: Annotated[Literal["urgent", "normal", "bulk"] | None, Query()] = None,
     text: Annotated[
@@ -246,7 +250,7 @@ async def list_deliveries(
     caller: CallerDep,
     id: NotificationId,  # noqa: A002 - the path's name
     *,
-    state: Annotated[models.State | None, Query()] = None,
+    state: Annotated[State | None, Query()] = None,
     reason: Annotated[str | None, Query(max_length=80, examples=["Unregistered"])] = None,
     mail: Annotated[str | None, Query(max_length=320)] = None,
     limit: LimitQuery = 50,
@@ -293,6 +297,28 @@ async def cancel(request: Request, app: AppDep, caller: CallerDep, id: Notificat
         detail=f"{caught} caught",
     )
     return _answer({"cancelled": caught})
+
+
+@router.post(
+    "/{id}/resend",
+    operation_id="resendNotification",
+    summary="Send its dead letters again",
+    response_model=models.Resent,
+    responses=responses(401, 403, 404, 503),
+)
+async def resend(request: Request, app: AppDep, caller: CallerDep, id: NotificationId) -> Response:  # noqa: A002 - the path's name
+    """Let its dead letters wait as if they had just been accepted, and return their number."""
+    context = context_of(request)
+    number = await context.system.engine.resend(app, id)
+    await context.run(
+        context.system.audit.note,
+        caller.actor,
+        "notification.resend",
+        id,
+        app=app.id,
+        detail=f"{number} sent again",
+    )
+    return _answer({"resent": number})
 
 
 @router.post(

@@ -127,6 +127,10 @@ class StatusOut(BaseModel):
     rates: RatesOut
     circuits: list[OpenCircuitOut] = Field(description="The open ones")
     webhooks: WebhookBacklogOut
+    dead_letters: int = Field(
+        description="Deliveries on which Handbell itself failed again and again, or that their "
+        "workers did not survive; they are sent again by `resend`"
+    )
     broker: BrokerStateOut | None = Field(description="Null where the database hands out the work")
 
 

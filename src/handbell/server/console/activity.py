@@ -26,6 +26,7 @@ STANDINGS: Final = (
     ("", "All"),
     ("open", "Not done yet"),
     ("failed", "With failures"),
+    ("dead_letter", "With dead letters"),
     ("cancelled", "Cancelled"),
 )
 KINDS: Final = (("", "Tests, too"), ("real", "No tests"), ("tests", "Tests alone"))
@@ -87,7 +88,7 @@ async def overview(page: Page) -> Response:
 
 def _standing(text: str) -> NotificationStatus | None:
     match text:
-        case "open" | "failed" | "cancelled":
+        case "open" | "failed" | "dead_letter" | "cancelled":
             return text
         case _:
             return None
@@ -135,6 +136,7 @@ def standing_of(notification: Overview, *, is_held: bool = False) -> tuple[str, 
         (waits and is_held, ("stuck", "Held up")),
         (waits and notification.is_running, ("wait", "Going out")),
         (waits, ("wait", "Waits")),
+        (states.get("dead_letter"), ("bad", "Dead letters")),
         (sent and lost > sent, ("bad", "Mostly failed")),
         (sent and taken_back, ("off", "Partly cancelled")),
         (sent, ("good", "Sent")),

@@ -62,6 +62,9 @@ FIX_ACTIONS: Final[Mapping[Action, FixAction]] = MappingProxyType(
         Action.MAKE_WEB_PUSH_KEYS: FixAction(label="Make keys", path=f"{_APP}#keys"),
         Action.PREVIEW: FixAction(label="Compose", path=f"{_APP}/compose"),
         Action.REMOVE_KEY: FixAction(label="Keys", path=f"{_APP}#keys"),
+        Action.RESEND: FixAction(
+            label="Send again", path=f"{_APP}/activity/{{about}}/resend", sends={}
+        ),
         Action.RESUME: FixAction(label="Try again now", path=f"{_APP}/resume", sends={}),
         Action.SET_APPLE_IDS: FixAction(label="Apps", path=f"{_APP}"),
         Action.SET_CAP: FixAction(label="Rules", path=f"{_APP}#rules"),
@@ -98,7 +101,7 @@ def remedy(fix: str, app: str = "") -> Remedy:
         command = filled(COMMANDS[fix.action], named, fix.about)
         return Remedy(text=f"{fix.lead}, on the server:", command=command)
     text = f"{target.instead or fix.lead}{fix.end}"
-    if "{app}" in target.path and not named:
+    if ("{app}" in target.path and not named) or ("{about}" in target.path and not fix.about):
         return Remedy(text=text)
     mail = urlencode({"mail": fix.about})
     path = target.path.format(app=quote(named), about=quote(fix.about), mail=mail)

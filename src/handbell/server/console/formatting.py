@@ -36,6 +36,7 @@ DELIVERY_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "held": ("wait", "Waits"),
         "sent": ("good", "Sent"),
         "failed": ("bad", "Failed"),
+        "dead_letter": ("bad", "Dead letter"),
         "expired": ("off", "Expired"),
         "cancelled": ("off", "Cancelled"),
     }

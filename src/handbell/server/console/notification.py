@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from handbell._text import count
 from handbell.creation.notification import Notification
-from handbell.delivery.delivery import Delivery
+from handbell.delivery.delivery import STATES, Delivery
 from handbell.delivery.ledger.listing import DeliveryPage, DeliverySearch
-from handbell.delivery.ledger.reports import STATES, Funnel
+from handbell.delivery.ledger.reports import Funnel
 from handbell.delivery.policy.schedule import read_send_at
 
 from .activity import standing_of
@@ -87,6 +87,18 @@ async def cancel(page: Page) -> Response:
     caught_text = count(caught, "delivery", "deliveries")
     await page.note("notification.cancel", number, f"{caught_text} cancelled")
     message = f"{caught_text} cancelled." if caught else "There was nothing left to cancel."
+    return page.redirect(page.app_url(f"/activity/{number}"), message=message)
+
+
+@pages.post(f"{_PATH}/resend")
+async def resend(page: Page) -> Response:
+    """Send its dead letters again."""
+    number = page.request.path_params["notification"]
+    again = await page.system.engine.resend(page.the_app, number)
+    _funnels(page).forget(number)
+    told = count(again, "dead letter")
+    await page.note("notification.resend", number, f"{told} sent again")
+    message = f"{told} sent again." if again else "There was no dead letter left."
     return page.redirect(page.app_url(f"/activity/{number}"), message=message)
 
 

@@ -83,6 +83,8 @@ shards: Final = Table(
     Column("zones", Text, nullable=True),
     # Others span the same sessions, so those that have a delivery are passed over.
     Column("is_split", Boolean, nullable=False, server_default=text("false")),
+    # How often in a row it failed in our own code, or its worker was lost.
+    Column("failures", Integer, nullable=False, server_default=text("0")),
     of_notification(),
     Index("ix_shards_urgency_due_at", "urgency", "due_at"),
     Index("ix_shards_notification_id", "notification_id"),
@@ -120,10 +122,12 @@ deliveries: Final = Table(
     instant("finished_at"),
     instant("displayed_at"),
     instant("opened_at"),
+    # How often in a row it failed in our own code, or its worker was lost.
+    Column("failures", Integer, nullable=False, server_default=text("0")),
     CheckConstraint(
         # This order lets SQLite use the index without a temporary table.
         "state = 'sent' OR "
-        "state IN ('queued', 'sending', 'held', 'failed', 'expired', 'cancelled')",
+        "state IN ('queued', 'sending', 'held', 'failed', 'dead_letter', 'expired', 'cancelled')",
         name="state",
     ),
     of_notification(),
@@ -141,6 +145,12 @@ deliveries: Final = Table(
         sqlite_where=text("worker_id IS NOT NULL"),
         postgresql_where=text("worker_id IS NOT NULL"),
     ),
+    Index(
+        "ix_deliveries_dead_letter",
+        "notification_id",
+        sqlite_where=text("state = 'dead_letter'"),
+        postgresql_where=text("state = 'dead_letter'"),
+    ),
     # Keeps the rows of one broadcast adjacent, instead of spread over a second tree.
     sqlite_with_rowid=False,
 )
@@ -153,7 +163,7 @@ tallies: Final = Table(
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
     service(is_key=True),
     Column("sent", Integer, nullable=False, server_default=text("0")),
-    # Failed or expired.
+    # Failed, expired, or a dead letter.
     Column("failed", Integer, nullable=False, server_default=text("0")),
     Column("displayed", Integer, nullable=False, server_default=text("0")),
     Column("opened", Integer, nullable=False, server_default=text("0")),

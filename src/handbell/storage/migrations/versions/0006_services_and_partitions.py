@@ -1,4 +1,4 @@
-"""Several push services, ids of apps, the nodes of an installation, and a ledger in partitions."""
+"""Several push services, ids of apps, nodes, dead letters, and a ledger in partitions."""
 
 import re
 
@@ -22,6 +22,12 @@ _SESSIONS = (
     "kind TEXT DEFAULT 'device' NOT NULL",
     "address TEXT",
     "device_id TEXT",
+)
+_FAILURES = "failures INTEGER DEFAULT 0 NOT NULL"
+_IS_DEAD_LETTER = sa.text("state = 'dead_letter'")
+_STATES = (
+    "state = 'sent' OR "
+    "state IN ('queued', 'sending', 'held', 'failed', 'dead_letter', 'expired', 'cancelled')"
 )
 _PROBER = "REFERENCES workers (id) ON DELETE SET NULL"
 _APPLES_ID = "team_id || '.' || bundle_id"
@@ -115,6 +121,25 @@ def _alter_sqlite(connection: sa.Connection) -> None:
     rebuild(connection, "credentials", _of_any_kind)
     rebuild(connection, "tallies", _with_service_in_key)
     rebuild(connection, "circuits", _with_prober)
+    rebuild(connection, "deliveries", _with_dead_letters)
+    rebuild(connection, "shards", with_column(_FAILURES))
+    _index_dead_letters()
+
+
+def _with_dead_letters(made: str) -> str:
+    return with_column(_FAILURES)(
+        made.replace("'failed', 'expired'", "'failed', 'dead_letter', 'expired'")
+    )
+
+
+def _index_dead_letters() -> None:
+    op.create_index(
+        "ix_deliveries_dead_letter",
+        "deliveries",
+        ["notification_id"],
+        sqlite_where=_IS_DEAD_LETTER,
+        postgresql_where=_IS_DEAD_LETTER,
+    )
 
 
 def _with_ids(made: str) -> str:
@@ -153,6 +178,8 @@ def _alter_server() -> None:
         "credentials": (_SERVICE,),
         "circuits": (_SERVICE,),
         "tallies": (_SERVICE,),
+        "deliveries": (_FAILURES,),
+        "shards": (_FAILURES,),
     }.items():
         for column in columns:
             op.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
@@ -160,6 +187,9 @@ def _alter_server() -> None:
         f"ALTER TABLE circuits ADD COLUMN prober BIGINT CONSTRAINT fk_circuits_prober {_PROBER}"
     )
     op.drop_constraint(op.f("ck_credentials_kind"), "credentials", type_="check")
+    op.drop_constraint(op.f("ck_deliveries_state"), "deliveries", type_="check")
+    op.create_check_constraint(op.f("ck_deliveries_state"), "deliveries", _STATES)
+    _index_dead_letters()
     for table, key in {
         "circuits": ["app", "environment", "credential", "topic"],
         "tallies": ["app", "hour"],
