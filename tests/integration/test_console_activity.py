@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from tests.conftest import Stage
 from tests.console import Visitor, open_console
 from tests.reported import report
@@ -15,6 +16,7 @@ from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.engine import Options
 from handbell.delivery.policy.circuit import CircuitScope, CircuitStop, StoredCircuit
+from handbell.storage.tables import tallies
 
 
 class Console:
@@ -91,6 +93,29 @@ def test_the_overview_counts_what_went_out(console: Console) -> None:
     assert re.search(r"<dt>For later</dt><dd>1", page)
     assert re.search(r"<dt>Workers</dt><dd>1", page)
     assert "Planned" in page
+
+
+def test_the_chart_is_of_all_push_services_or_of_one(console: Console) -> None:
+    """Which can be chosen where several have a share; the span and the filter keep the choice."""
+    console.stage.add_phone("user1@example.com")
+    console.send("user1@example.com")
+    system, app = console.stage.system, console.stage.app
+    assert "Push service of the chart" not in console.get()
+    (bucket,) = system.reports.trend(app, hours=1, buckets=1)
+    with system.database.write() as connection:
+        counts = {"sent": 5, "failed": 2, "displayed": 0, "opened": 1}
+        connection.execute(
+            insert(tallies).values(app=app.id, service="fcm", hour=bucket.start, **counts)
+        )
+    assert _bar(console.get()) == ("6", "1", "2")
+    page = console.get("?service=fcm&span=month")
+    assert _bar(page) == ("5", "1", "2")
+    assert 'aria-current="true">FCM</a>' in page
+    assert "?span=day&service=fcm" in page
+    assert '<input type="hidden" name="service" value="fcm">' in page
+    assert _bar(console.get("?service=apns")) == ("1", "0", "0")
+    assert _bar(console.get("?service=webpush")) == ("0", "0", "0")
+    assert _bar(console.get("?service=nothing")) == ("6", "1", "2")
 
 
 def test_the_list_is_filtered_and_goes_on(console: Console) -> None:

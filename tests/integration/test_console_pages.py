@@ -405,7 +405,7 @@ def test_what_went_to_a_forgotten_person_can_still_be_looked_at(
     assert page.status_code == 200
     assert "a removed device" in page.text
     (delivery,) = stage.system.ledger.deliveries_of(str(response.notification_id))
-    assert (delivery.address, delivery.label) == ("", "a device that was removed")
+    assert (delivery.address, delivery.label) == ("", "a device that is not reached there any more")
 
 
 # Settings

@@ -429,6 +429,13 @@ def test_a_session_that_changes_its_service_in_between_goes_the_new_way(
             await stage.until(
                 engine, lambda: {state for _, state in stage.states(sent.id)} == {"sent"}
             )
+            (delivery,) = stage.deliveries(sent.id)
+            assert (delivery.gateway, delivery.address) == ("fcm", "android:new")
+            with stage.system.database.write() as connection:
+                connection.exec_driver_sql("UPDATE sessions SET service = 'apns', token = 'ab'")
+            (delivery,) = stage.deliveries(sent.id)
+            assert (delivery.gateway, delivery.address) == ("fcm", ""), "not the present address"
+            assert "not reached there any more" in delivery.label
 
     asyncio.run(scenario())
     assert [push.address for push in stage.gateways["fcm"].pushes] == ["android:new"]

@@ -51,8 +51,10 @@ class Delivery:
     where something has not happened. ``created_at`` is the notification's, ``sent_at`` is when the
     push service accepted it, which is not yet shown; ``displayed_at`` and ``opened_at`` are what
     the phone reported; ``due_at`` is when a held one goes on. ``status`` is the HTTP status of the
-    last answer, ``unique_id`` the push service's own id of it, where it gives one. ``address`` is
-    the token or the endpoint, empty once the device was removed with its person.
+    last answer, ``unique_id`` the push service's own id of it, where it gives one. ``gateway``
+    is what it went by, and while it waits, what its session is reached by now. ``address`` is the
+    token or the endpoint; empty once the device was removed with its person, or is reached by
+    another service.
     """
 
     number: int
@@ -97,5 +99,5 @@ class Delivery:
     @property
     def label(self) -> str:
         """Return its recipient for messages: the mail, and the beginning of the token."""
-        device = short_token(self.address) or "a device that was removed"
+        device = short_token(self.address) or "a device that is not reached there any more"
         return f"{self.mail} ({device})" if self.mail else device

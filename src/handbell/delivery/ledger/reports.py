@@ -15,7 +15,7 @@ from handbell.apps.app import App
 from handbell.delivery.delivery import STATES
 from handbell.delivery.policy.meanings import meaning, reaction_to
 from handbell.delivery.queue.shards import SHARDS, count_ahead, count_waits
-from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets
+from handbell.delivery.record.hourly_counts import HOUR, HourCount, read_buckets, services_counted
 from handbell.delivery.urgency import NAMES
 from handbell.errors import UnknownNotificationError
 from handbell.fixes import Action, Fix, with_app
@@ -220,18 +220,31 @@ class Reports:
             send_at=row.send_at,
         )
 
-    def trend(self, app: App | None, *, hours: int, buckets: int) -> list[HourCount]:
+    def trend(
+        self, app: App | None, *, hours: int, buckets: int, service: str | None = None
+    ) -> list[HourCount]:
         """Return the counts of the last ``buckets`` of ``hours`` hours each.
 
-        For all apps unless one is given; the oldest first, the last one incomplete. Buckets begin
-        at whole hours, and days at midnight (UTC).
+        For all apps and all push services unless one is given; the oldest first, the last one
+        incomplete. Buckets begin at whole hours, and days at midnight (UTC).
         """
-        width = hours * HOUR
-        until = (int(self._now() * 1000) // width + 1) * width
-        since = until - buckets * width
+        since, until = self._span(hours, buckets)
         named = None if app is None else app.id
         with self._database.read() as connection:
-            return read_buckets(connection, named, since=since, until=until, hours=hours)
+            return read_buckets(
+                connection, named, since=since, until=until, hours=hours, service=service
+            )
+
+    def services_in_trend(self, app: App, *, hours: int, buckets: int) -> list[str]:
+        """Return the push services that have a share in an app's :meth:`trend`, in their order."""
+        since, _ = self._span(hours, buckets)
+        with self._database.read() as connection:
+            return services_counted(connection, app.id, since=since)
+
+    def _span(self, hours: int, buckets: int) -> tuple[int, int]:
+        width = hours * HOUR
+        until = (int(self._now() * 1000) // width + 1) * width
+        return until - buckets * width, until
 
     def app_id_of(self, notification_id: str) -> str:
         """Return the id of the app it was sent to. Raises UnknownNotificationError."""

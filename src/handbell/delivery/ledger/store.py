@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    case,
     delete,
     exists,
     func,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from handbell.apps.app import App
 from handbell.creation.recipients import EVERYBODY
 from handbell.delivery.addresses import read_stored
-from handbell.delivery.delivery import Delivery, State
+from handbell.delivery.delivery import FINAL_STATES, Delivery, State
 from handbell.delivery.policy.meanings import MAY_HAVE_ARRIVED
 from handbell.delivery.policy.parts import NO_ZONE
 from handbell.delivery.queue.shards import SHARDS, count_free, count_waits, shard_for
@@ -40,8 +41,9 @@ UNSENT: Final = ("held", "failed", "dead_letter", "expired", "cancelled")
 """The states that a response lists one by one: ended without acceptance, or waiting."""
 
 _KEPT_INSIDE: Final = frozenset(
-    {"notification_id", "address", "urgency", "worker_id", "is_repeat", "begun_at", "failures"}
+    {"notification_id", "urgency", "worker_id", "is_repeat", "begun_at", "failures"}
 )
+_TOLD_OTHERWISE: Final = frozenset({"address", "gateway"})
 _IS_DEAD_LETTER: Final = deliveries.c.state == "dead_letter"
 _RESENT_AT_ONCE: Final = 5000
 _WAITING_ANEW: Final[Mapping[str, Any]] = {
@@ -52,10 +54,28 @@ _WAITING_ANEW: Final[Mapping[str, Any]] = {
 _EVERYBODY: Final = json.dumps(EVERYBODY.to_dict())
 
 
+_IS_OVER: Final = deliveries.c.state.in_(sorted(FINAL_STATES))
+# What waits goes where its session lives by then.
+_GATEWAY: Final = case(
+    (_IS_OVER, deliveries.c.gateway),
+    else_=func.coalesce(sessions.c.service, deliveries.c.gateway),
+)
+_ADDRESS: Final = func.coalesce(
+    deliveries.c.address,
+    # A session's former address is not kept, and one of another service was not sent to.
+    case((~_IS_OVER | (sessions.c.service == deliveries.c.gateway), sessions.c.token)),
+    "",
+)
+
 DELIVERIES: Final = (
     select(
-        *(column for column in deliveries.columns if column.name not in _KEPT_INSIDE),
-        func.coalesce(deliveries.c.address, sessions.c.token, "").label("address"),
+        *(
+            column
+            for column in deliveries.columns
+            if column.name not in _KEPT_INSIDE | _TOLD_OTHERWISE
+        ),
+        _GATEWAY.label("gateway"),
+        _ADDRESS.label("address"),
         users.c.mail,
         notifications.c.public_id.label("notification_id"),
         notifications.c.created_at,

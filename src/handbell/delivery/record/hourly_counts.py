@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, func, select
 
 from handbell.delivery.delivery import FAILED_STATES
-from handbell.services.table import service_of
+from handbell.services.table import SERVICES, service_of
 from handbell.storage.bulk import upsert_rows
 from handbell.storage.lists import each
 from handbell.storage.statements import Statement
@@ -70,11 +70,18 @@ def add_reports(connection: Connection, reports: Iterable[tuple[int, str, str, i
 
 
 def read_buckets(
-    connection: Connection, app: str | None, *, since: int, until: int, hours: int
+    connection: Connection,
+    app: str | None,
+    *,
+    since: int,
+    until: int,
+    hours: int,
+    service: str | None = None,
 ) -> list[HourCount]:
     """Return the buckets of ``hours`` hours between two instants, empty ones included.
 
-    ``app`` is an app id, or None for all apps. ``since`` is the start of the first bucket.
+    ``app`` is an app id, or None for all apps; ``service`` one push service, or None for all.
+    ``since`` is the start of the first bucket.
     """
     width = hours * HOUR
     place = (tallies.c.hour - since) // width
@@ -85,11 +92,21 @@ def read_buckets(
     )
     if app is not None:
         statement = statement.where(tallies.c.app == app)
+    if service is not None:
+        statement = statement.where(tallies.c.service == service)
     found = {row.place: row for row in connection.execute(statement)}
     return [
         _bucket(since + number * width, hours, found.get(number))
         for number in range(-((since - until) // width))
     ]
+
+
+def services_counted(connection: Connection, app: str, *, since: int) -> list[str]:
+    """Return the push services by which an app sent or lost something since an instant."""
+    mine = (tallies.c.app == app, tallies.c.hour >= since)
+    statement = select(tallies.c.service).where(*mine).distinct()
+    found = set(connection.scalars(statement))
+    return [name for name in SERVICES if name in found]
 
 
 def _bucket(start: int, hours: int, row: Any) -> HourCount:

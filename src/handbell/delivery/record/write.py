@@ -27,7 +27,7 @@ Sent = Mapping[SentKey, Sequence[int]]
 
 _KEY: Final = ("notification_id", "number")
 _ENDING_FIELDS: Final = Ending._fields
-_KEY_FIELDS: Final = frozenset({*_KEY, "gateway", "urgency"})
+_KEY_FIELDS: Final = frozenset({*_KEY, "urgency"})
 # A delivery that may have been sent before stays a repeat.
 _REPLACED: Final = tuple(
     name for name in _ENDING_FIELDS if name not in _KEY_FIELDS and name != "is_repeat"
@@ -42,7 +42,7 @@ _SENT: Final = {
     "is_repeat": False,
 }
 _SENT_KEY: Final = ("notification_id", "gateway", "environment", "urgency")
-_SENT_REPLACED: Final = ("status", "environment", "sent_at", "finished_at")
+_SENT_REPLACED: Final = ("status", "gateway", "environment", "sent_at", "finished_at")
 _SENT_CHANGED: Final = {
     "state": "'sent'",
     **dict.fromkeys(("reason", "detail", "begun_at", "due_at", "worker_id"), "NULL"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
@@ -12,6 +12,7 @@ from handbell.delivery.ledger.blockers import Blocker
 from handbell.delivery.ledger.listing import NotificationSearch, NotificationStatus
 from handbell.delivery.ledger.reports import Overview
 from handbell.delivery.ledger.status import Status
+from handbell.services.table import SERVICES
 from handbell.system import System
 
 from .chart import Chart, draw
@@ -49,6 +50,13 @@ class SendingState:
     stopped_elsewhere: tuple[str, ...]
 
 
+class _Span(NamedTuple):
+    """What the chart is of: a span by its name, and one push service, or none for all."""
+
+    name: str
+    service: str
+
+
 @pages.get("/console/apps/{app}/activity")
 async def overview(page: Page) -> Response:
     """Show the chart, the queue and the list of notifications, filtered and in pages."""
@@ -63,12 +71,14 @@ async def overview(page: Page) -> Response:
         before=before,
         is_test={"tests": True, "real": False}.get(kind),
     )
-    chart, situation, found = await page.run(_read, page, search, span)
+    service = page.query("service") if page.query("service") in SERVICES else ""
+    chart, situation, found = await page.run(_read, page, search, _Span(span, service))
     listed, following = found[:PAGE], found[PAGE - 1].row if len(found) > PAGE else None
     is_filtered = bool(text or standing or before or kind)
     values: dict[str, Any] = {
         "chart": chart,
         "span": span,
+        "service": service,
         "situation": situation,
         "listed": listed,
         "following": following,
@@ -95,16 +105,18 @@ def _standing(text: str) -> NotificationStatus | None:
 
 
 def _read(
-    page: Page, search: NotificationSearch, span: str
+    page: Page, search: NotificationSearch, wanted: _Span
 ) -> tuple[Chart, SendingState, list[Overview]]:
     reports, app = page.system.reports, page.the_app
-    hours, buckets = SPANS[span]
+    hours, buckets = SPANS[wanted.name]
+    services = reports.services_in_trend(app, hours=hours, buckets=buckets)
+    trend = reports.trend(app, hours=hours, buckets=buckets, service=wanted.service or None)
     watched: ProgressCache[list[Overview]] = page.console.memory.setdefault(
         _MEMORY, ProgressCache()
     )
     found = watched.get(repr(search), lambda: reports.page(search, limit=PAGE + 1))
     return (
-        draw(reports.trend(app, hours=hours, buckets=buckets)),
+        draw(trend, services=services),
         sending_state_of(page.system, app),
         found,
     )

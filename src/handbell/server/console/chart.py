@@ -49,13 +49,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Bars, and the number at the top of the scale."""
+    """Bars, and the number at the top of the scale.
+
+    ``services`` are the push services that have a share in such a chart, of all or of one.
+    """
 
     bars: tuple[Bar, ...]
     top: int
     sent: int
     failed: int
     opened: int
+    services: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -72,7 +76,7 @@ class Chart:
         )
 
 
-def draw(buckets: Sequence[HourCount]) -> Chart:
+def draw(buckets: Sequence[HourCount], services: Sequence[str] = ()) -> Chart:
     """Return the chart of buckets, the oldest first."""
     top = nice(max((bucket.sent + bucket.failed for bucket in buckets), default=0))
     every = max(1, len(buckets) // _LABELS)
@@ -85,6 +89,7 @@ def draw(buckets: Sequence[HourCount]) -> Chart:
         sent=sum(bucket.sent for bucket in buckets),
         failed=sum(bucket.failed for bucket in buckets),
         opened=sum(bucket.opened for bucket in buckets),
+        services=tuple(services),
     )
 
 
