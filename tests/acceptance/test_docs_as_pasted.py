@@ -52,6 +52,7 @@ LEFT_OUT: Final = {
         'push = PushNotification(url="https://push.example.com", api_key="hbk_…")',
     ),
     ("docs/postgresql.md", "deployed", "createdb handbell"),
+    ("docs/operations.md", "deployed", "pg_dump --format=custom --file=handbell.dump postgresql://handbell@db.example.com/handbell"),
     ("docs/iphone.md", "clone", "pip install '.[server]'"),
     ("docs/iphone.md", "deployed", "handbell serve --listen 0.0.0.0:443 --public-url https://push.example.com"),
     ("docs/iphone.md", "apple", 'handbell app add TEAM123456.com.sample.myapp --name "My App"'),

@@ -78,6 +78,27 @@ def _tell_resealed(done: "Resealed", name: str) -> None:
         say("This machine has no other key: to change it, put a new one in front of it first.")
 
 
+@commands.command()
+def restored(*, as_json: Json = False) -> None:
+    """Say that the database was restored from a backup, before servers and workers start.
+
+    What was due by now may have been sent since the backup was made, and is sent again: under the
+    ids it had, so that devices that got it show it once, as far as their push services can do that.
+    What is due later goes out as ever. docs/operations.md has the steps.
+    """
+    from handbell.delivery.queue.restored import mark_restored  # noqa: PLC0415 - heavy
+
+    parts = context.system()
+    with closing(parts.database):
+        found, name = mark_restored(parts.database, now=parts.now()), parts.database.name
+    if as_json:
+        write_json({"database": name, **asdict(found)})
+    else:
+        due = count(found.deliveries, "delivery", "deliveries")
+        say(f"Of {name}, {due} and {count(found.shards, 'part')} of broadcasts were due:")
+        say("They may have been sent since the backup, and are sent as repeats.")
+
+
 @commands.command("accept-key")
 def accept_key(
     *,

@@ -92,6 +92,6 @@ def check(context: Context) -> Ready:
     if not lives and context.system.broker_away_since is None:
         raise UnavailableError(
             "The worker of this process has not been able to say that it lives",
-            fix="Look at the log: the database is unavailable, or the worker has ended",
+            fix="Look at the log: the database or broker is unavailable, or the worker has ended",
         )
     return Ready(status="ready", schema_revision=revision, worker=worker)
