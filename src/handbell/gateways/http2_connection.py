@@ -295,14 +295,14 @@ class Http2Connection(asyncio.Protocol, Generic[T]):
             why = "the server hung up" if error is None else in_words(error)
             self.failure = self._refusal(error) or Lost("ConnectionLost", why)
 
-    def _refusal(self, error: Exception | None, said: str = "") -> NotSent | None:
+    def _refusal(self, error: Exception | None, words: str = "") -> NotSent | None:
         """Return the end to report when this failure is, or may be, about our certificate."""
         if self.pool.endpoint.client_certificate is None:
             return None
-        if not said and is_closed_by_peer(error):
+        if not words and is_closed_by_peer(error):
             self.pool.silent_ends += not self.answers
         is_heard = self.answers > 0 or self.pool.silent_ends < ENDS_THAT_TELL
-        return certificate_refused(error, is_heard=is_heard, said=said)
+        return certificate_refused(error, is_heard=is_heard, words=words)
 
     def drain(self) -> None:
         """Report every request that has ended."""

@@ -145,18 +145,18 @@ def trusted_certificates() -> Path:
 
 
 def certificate_refused(
-    error: Exception | None, *, is_heard: bool, said: str = ""
+    error: Exception | None, *, is_heard: bool, words: str = ""
 ) -> NotSent | None:
     """Return the end for a refusal of our certificate, or None when it is something else.
 
-    ``error`` is what ended the connection, None when the host just closed; ``said`` is the host's
+    ``error`` is what ended the connection, None when the host just closed; ``words`` is the host's
     explanation. A TLS alert about a certificate is certain. A silent close counts only for a host
     that has not answered with this certificate: ``is_heard`` is False then.
     """
-    if is_certificate_error(error) or _CERTIFICATE in said.upper():
-        why = said or in_words(error or ConnectionError())
+    if is_certificate_error(error) or _CERTIFICATE in words.upper():
+        why = words or in_words(error or ConnectionError())
         return NotSent(_REFUSED, f"it refused the app's certificate: {why}")
-    if is_heard or said or not is_closed_by_peer(error):
+    if is_heard or words or not is_closed_by_peer(error):
         return None
     why = "the server hung up" if error is None else in_words(error)
     return NotSent(_REFUSED, f"{_WITHOUT_A_WORD}: {why}")

@@ -158,10 +158,10 @@ def _read_told(answer: Mapping[str, Any]) -> NotificationStory:
     return NotificationStory(**{**_dated(answer), "deliveries": tuple(deliveries)})
 
 
-def _members(kind: type[Delivery | Session], told: Mapping[str, Any]) -> dict[str, Any]:
+def _members(kind: type[Delivery | Session], value: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a value is made of; what a later server tells beside is left aside."""
     known = {item.name for item in fields(kind)}
-    return {name: value for name, value in _dated(told).items() if name in known}
+    return {name: value for name, value in _dated(value).items() if name in known}
 
 
 def _dated(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from handbell.errors import (
 
 from . import postgresql, sqlite
 from .connections import Driver, Quick, driver_of
+from .dialects import is_sqlite
 from .engines import SharedEngine, share_file, share_server
 from .folders import private_folder, storage_error
 from .installation import check_open
@@ -269,13 +270,13 @@ class Database:
         where nodes that run keep it from what this Handbell needs.
         """
         with self._migrating() as connection:
-            if connection.dialect.name == "postgresql":
+            if not is_sqlite(connection):
                 lock = text("SELECT pg_advisory_xact_lock(:lock)")
                 connection.execute(lock, {"lock": _MIGRATION_LOCK})
                 # Whoever sends waits behind a step that waits for a table.
                 connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}"))
             before = check_revision(connection, self.name)
-            if before is None and connection.dialect.name == "sqlite":
+            if before is None and is_sqlite(connection):
                 sqlite.create_schema(connection)
                 return True
             steps = [] if is_newest(before) else plan_steps(connection)

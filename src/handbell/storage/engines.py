@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 
 from handbell.errors import StorageError
 
+from .dialects import is_sqlite
 from .postgresql_signals import PostgresSignals
 from .signals import LocalSignals, Signals
 
@@ -159,7 +160,7 @@ class SharedEngine:
         self._was_torn = self._was_torn or bool(self._inside)
         # A fork from C calls this alone. SQLite has to forget what it inherited; a socket to a
         # server belongs to the parent too, and closing it would end the parent's session.
-        is_file = self.engine.dialect.name == "sqlite"
+        is_file = is_sqlite(self.engine)
         self.engine.dispose(close=is_file and not self._inside)
         self.signals.close()
         self._inside = {}

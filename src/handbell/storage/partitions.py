@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
+from .dialects import is_sqlite
+
 EPOCH: Final = 1_577_836_800
 """The instant at which the time in an id is zero: the first of January 2020, in UNIX seconds."""
 
@@ -109,7 +111,7 @@ def spans(first: int, until: int, days: int) -> list[tuple[int, int]]:
 
 def is_partitioned(connection: Connection) -> bool:
     """Return whether the ledger of this database is partitioned."""
-    return connection.dialect.name == "postgresql"
+    return not is_sqlite(connection)
 
 
 def read_partitions(connection: Connection) -> list[Partition]:

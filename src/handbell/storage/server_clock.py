@@ -11,6 +11,7 @@ from handbell.clocks import MachineClock
 from handbell.errors import StorageError
 
 from .database import Database
+from .dialects import is_sqlite
 
 MEASURE_SECONDS: Final = 60.0
 """How long a comparison with the server's clock is valid; clocks drift a millisecond in it."""
@@ -29,7 +30,7 @@ def shared_seconds(connection: Connection, machine: MachineClock) -> float:
 
 def server_seconds(connection: Connection) -> float | None:
     """Return UNIX seconds by the clock of the database server, None where there is no server."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         return None
     return float(connection.execute(_SERVER_TIME).scalar_one())
 

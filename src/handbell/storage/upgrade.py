@@ -15,6 +15,7 @@ from sqlalchemy import Column, Connection, RowMapping, extract, func, inspect, s
 
 from handbell.errors import StorageError
 
+from .dialects import is_sqlite
 from .installation import read_note, remove_note, write_note
 from .migrations import HEAD, NEEDED, VERSION_TABLE
 from .tables import installation, metadata, nodes
@@ -155,7 +156,7 @@ def running_nodes(connection: Connection, *columns: Column[Any]) -> list[RowMapp
 
 
 def _now(connection: Connection) -> float:
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         return time.time()
     # Compared by the server's clock, as the machines' clocks differ.
     return float(connection.execute(select(extract("epoch", func.now()))).scalar_one())

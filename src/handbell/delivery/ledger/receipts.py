@@ -115,12 +115,12 @@ class ReceiptBook:
             return bool(names) and connection.scalar(statement.limit(1)) is not None
 
     def _note(
-        self, connection: Connection, said: list[tuple[Receipt, _Name | None]], app: App | None
+        self, connection: Connection, receipts: list[tuple[Receipt, _Name | None]], app: App | None
     ) -> list[bool]:
-        found = _find(connection, {name for _, name in said if name is not None}, app)
+        found = _find(connection, {name for _, name in receipts if name is not None}, app)
         news: dict[tuple[_Name, ReceiptKind], int] = {}
         noted: list[bool] = []
-        for receipt, name in said:
+        for receipt, name in receipts:
             row = None if name is None else found.get(name)
             noted.append(row is not None)
             if name is None or row is None:
@@ -131,9 +131,10 @@ class ReceiptBook:
         _write(connection, [(found[name], event, at) for (name, event), at in news.items()])
         return noted
 
-    def _instant(self, row: Row[Any], said: int | None) -> int:
+    def _instant(self, row: Row[Any], reported_at: int | None) -> int:
         now = int(self._now() * 1000)
-        return now if said is None else min(now, max(said, row.sent_at or row.created_at))
+        earliest = row.sent_at or row.created_at
+        return now if reported_at is None else min(now, max(reported_at, earliest))
 
 
 def _find(connection: Connection, names: set[_Name], app: App | None) -> dict[_Name, Row[Any]]:

@@ -136,7 +136,7 @@ class Revoker:
         self._threads = threads
         self._own_worker = own_worker
         self._signals = signals
-        self._gathering = GroupCommit(self._add)
+        self._group_commit = GroupCommit(self._add)
         self._poller = Poller(
             lambda ids: threads.run(store.outstanding, ids),
             seconds=signals.pace(LOOK_SECONDS, SIGNALLED_LOOK_SECONDS),
@@ -149,7 +149,7 @@ class Revoker:
         Raises StorageError if the request cannot be written.
         """
         self._signals.listen()
-        told = await self._gathering.bring(list(session_ids))
+        told = await self._group_commit.bring(list(session_ids))
         for revocation in set().union(*told):
             await self._poller.until_over(revocation)
 

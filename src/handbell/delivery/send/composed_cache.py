@@ -31,7 +31,7 @@ class ComposedCache:
     ) -> None:
         self._ledger = ledger
         self._load = load
-        self._lane_of = app_state_of
+        self._app_state_of = app_state_of
         self._storage_retry = storage_retry
         self._kept: dict[int, Composed] = {}
         self._finding = GroupCommit(self._find)
@@ -65,7 +65,9 @@ class ComposedCache:
             for row, composed in known.items():
                 composed.is_cancelled = row not in live
         rest = [row for row in rows if row not in known]
-        loaded = await self._storage_retry.call(self._load, rest, self._lane_of) if rest else {}
+        loaded = (
+            await self._storage_retry.call(self._load, rest, self._app_state_of) if rest else {}
+        )
         for each in loaded.values():
             if isinstance(each, Composed):
                 self.keep(each)

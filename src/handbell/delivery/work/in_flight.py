@@ -334,7 +334,7 @@ class InFlight:
             _add(total, mine)
             if app_state.load != mine:
                 found.append(f"{app_state.app.id} counts {app_state.load}, its tickets {mine}")
-            found += _faults_of_lane(
+            found += _faults_of_app(
                 app_state, [one for one in self._open if one.app_state is app_state]
             )
             if is_at_rest:
@@ -344,7 +344,7 @@ class InFlight:
         return found
 
 
-def _faults_of_lane(app_state: AppState, tickets: list[Ticket]) -> Iterator[str]:
+def _faults_of_app(app_state: AppState, tickets: list[Ticket]) -> Iterator[str]:
     capped = {one for ticket in tickets for one in ticket.capped}
     if app_state.cap_in_flight.keys() != capped:
         yield f"{app_state.app.id} has others under its cap than its tickets"

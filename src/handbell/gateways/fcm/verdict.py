@@ -194,7 +194,7 @@ def _detail(reason: str, error: _Error) -> str:
     return _with(row.meaning if row else "an answer that Google does not document", error.message)
 
 
-def _with(meaning: str, said: str) -> str:
+def _with(meaning: str, words: str) -> str:
     """Add what the service says itself to what its reason means."""
-    text = f"{meaning} ({said.rstrip('.')})" if said else meaning
+    text = f"{meaning} ({words.rstrip('.')})" if words else meaning
     return text if len(text) <= _MAX_DETAIL_LENGTH else text[: _MAX_DETAIL_LENGTH - 1] + "…"

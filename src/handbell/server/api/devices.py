@@ -245,7 +245,7 @@ async def _read(
     return read() if ordinary_mail(mail) is not None else await context.run(read)
 
 
-def _told(session: Session, secret: str | None, said: RegistrationIn) -> dict[str, Any]:
+def _told(session: Session, secret: str | None, given: RegistrationIn) -> dict[str, Any]:
     # Of a pending session only what whoever asked has said: else known people could be found out.
     is_proven = session.status != "pending"
     return {
@@ -253,7 +253,7 @@ def _told(session: Session, secret: str | None, said: RegistrationIn) -> dict[st
         "status": session.status,
         "secret": secret,
         "session": session_out(session) if is_proven else None,
-        "warnings": said.ignored,
+        "warnings": given.ignored,
     }
 
 

@@ -58,29 +58,29 @@ class _Tally:
     imported: int = 0
     refused: int = 0
     warned: int = 0
-    told: list[tuple[int, bytes]] = field(default_factory=list)
+    unsent: list[tuple[int, bytes]] = field(default_factory=list)
 
     def refuse(self, number: int, error: HandbellError) -> None:
-        """Count a bad line, and keep what is to be told of it."""
+        """Count a bad line, and keep the line of the report about it."""
         self.refused += 1
         if self.refused <= MOST_REPORTED:
             problem = members_of(error)
             problem["detail"] = problem["detail"][:_TOLD_LENGTH]
-            self.told.append((number, to_json({"line": number, "error": problem}) + b"\n"))
+            self.unsent.append((number, to_json({"line": number, "error": problem}) + b"\n"))
 
     def warn(self, number: int, warnings: Sequence[str]) -> None:
-        """Keep what is to be told of a line that was imported without some of what it says."""
+        """Keep the line of the report about one that was imported without some of what it says."""
         if not warnings:
             return
         self.warned += 1
         if self.warned <= MOST_REPORTED:
-            told = [warning[:_TOLD_LENGTH] for warning in warnings[:_MOST_WARNINGS]]
-            self.told.append((number, to_json({"line": number, "warnings": told}) + b"\n"))
+            kept = [warning[:_TOLD_LENGTH] for warning in warnings[:_MOST_WARNINGS]]
+            self.unsent.append((number, to_json({"line": number, "warnings": kept}) + b"\n"))
 
-    def take_told(self) -> bytes:
-        """Return what is to be told now, in the order of the lines."""
-        told, self.told = sorted(self.told), []
-        return b"".join(text for _, text in told)
+    def take_unsent(self) -> bytes:
+        """Return the lines of the report that were not sent yet, in their order."""
+        lines, self.unsent = sorted(self.unsent), []
+        return b"".join(text for _, text in lines)
 
     def closing(self) -> bytes:
         """Return the last line of the report: how many were imported and refused."""
@@ -119,7 +119,7 @@ async def import_sessions(request: Request, app: AppDep, caller: CallerDep) -> R
         return _take(context, app, lines, tally)
 
     def closing() -> bytes:
-        return tally.take_told() + tally.closing()
+        return tally.take_unsent() + tally.closing()
 
     await context.run(
         context.system.audit.note, caller.actor, "session.import", "sessions", app=app.id
@@ -187,7 +187,7 @@ async def _take(context: Context, app: App, lines: Sequence[Line], tally: _Tally
     moved = await context.run(_write, context, app, lines, tally)
     if moved:
         await context.system.engine.release(moved)
-    return tally.take_told()
+    return tally.take_unsent()
 
 
 def _write(context: Context, app: App, lines: Sequence[Line], tally: _Tally) -> tuple[int, ...]:
@@ -246,23 +246,23 @@ def _object(text: bytes) -> dict[str, Any]:
     return found
 
 
-def _registration(said: ImportLine, now: int) -> Registration:
-    if said.status == "closed":
+def _registration(line: ImportLine, now: int) -> Registration:
+    if line.status == "closed":
         raise RequestError("The session is closed", fix="Leave closed sessions out")
-    address = said.reached_at()
+    address = line.reached_at()
     if address is None:
         raise RequestError(
             "device_token: Field required", fix="Give device_token, or a browser's subscription"
         )
     return Registration.read(
-        said.mail,
+        line.mail,
         address,
-        service=said.service,
-        status="pending" if said.status == "pending" else "active",
-        at=_instant(said.registered_at, now),
-        **said.about(),
+        service=line.service,
+        status="pending" if line.status == "pending" else "active",
+        at=_instant(line.registered_at, now),
+        **line.about(),
     )
 
 
-def _instant(said: datetime | None, now: int) -> int:
-    return now if said is None else max(0, min(now, int(said.timestamp() * 1000)))
+def _instant(given: datetime | None, now: int) -> int:
+    return now if given is None else max(0, min(now, int(given.timestamp() * 1000)))

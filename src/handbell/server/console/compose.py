@@ -20,7 +20,7 @@ from .compose_preview import AudienceCounts, DraftPreview, look
 from .draft import Draft, add_fault, read_recipients
 from .forms import Faults
 from .layout import Page, PageRoutes
-from .phones import PhonePanel, shelf
+from .phones import PhonePanel, phone_panel
 from .security import protect
 
 REMEMBERED: Final = 1000
@@ -295,7 +295,7 @@ async def _form(
     template_names, variables = await page.run(_templates, page, draft)
     services = await page.run(page.system.previewer.forms_of, page.the_app)
     phones: PhonePanel = await page.run(
-        shelf,
+        phone_panel,
         page.system,
         page.the_app,
         wanted=page.query("phone"),
@@ -316,9 +316,9 @@ async def _form(
         variables=variables,
         held=await page.run(page.system.app_control.obstacles, page.the_app),
         draft_key=_draft_key(page),
-        said=message,
+        message=message,
         is_reached=is_reached,
-        shelf=phones,
+        panel=phones,
         services=services,
         device_words=DEVICE_WORDS,
     )

@@ -17,7 +17,7 @@ from handbell.delivery.policy.schedule import read_send_at
 
 from .activity import standing_of
 from .layout import Page, PageRoutes
-from .phones import PhonePanel, shelf, unless_known
+from .phones import PhonePanel, phone_panel, unless_known
 from .progress_cache import ProgressCache
 from .twin_phones import TwinPhones, VirtualPhone
 
@@ -146,7 +146,7 @@ def _read(page: Page) -> dict[str, Any]:
         "is_replaceable": funnel.content.get("collapse_id") is not None and funnel.sent > 0,
         "content": json.dumps(dict(funnel.content), ensure_ascii=False, indent=2),
         "shown": Notification.read(funnel.content),
-        "shelf": _shelf_of(page, funnel, found),
+        "panel": _panel_of(page, funnel, found),
     }
 
 
@@ -197,7 +197,7 @@ def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
 
-def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> PhonePanel:
+def _panel_of(page: Page, funnel: Funnel, found: DeliveryPage) -> PhonePanel:
     """Return the virtual phone that shows this notification, if any.
 
     There is none if it failed, waits or was dismissed.
@@ -205,7 +205,7 @@ def _shelf_of(page: Page, funnel: Funnel, found: DeliveryPage) -> PhonePanel:
     nowhere = PhonePanel(is_running=False)
     if not funnel.sent or TwinPhones(page.system.twin_folder).page_url is None:
         return nowhere
-    phones = shelf(page.system, page.the_app)
+    phones = phone_panel(page.system, page.the_app)
     mine = _showing(phones.phones, found.deliveries)
     if mine is None and phones.shown is not None:
         search = DeliverySearch(mail=phones.mail)

@@ -45,7 +45,7 @@ class PhonePanel:
         return "" if self.shown is None else self.shown.mail or ""
 
 
-def shelf(
+def phone_panel(
     system: System, app: App, *, wanted: str = "", mail: str = "", service: str = ""
 ) -> PhonePanel:
     """Return an app's virtual phones: the ``wanted`` one is shown, else that of ``mail``.
@@ -152,9 +152,9 @@ _CREDENTIALS: Final[Mapping[str, Callable[[App], Credential]]] = {
 
 
 async def _fragment(page: Page, wanted: str, *, service: str = "", mail: str = "") -> Response:
-    look = partial(shelf, wanted=wanted, service=service, mail=mail)
+    look = partial(phone_panel, wanted=wanted, service=service, mail=mail)
     found = await page.run(look, page.system, page.the_app)
-    return unless_known(page, page.render("virtual_phone.html", shelf=found))
+    return unless_known(page, page.render("virtual_phone.html", panel=found))
 
 
 def unless_known(page: Page, response: Response) -> Response:

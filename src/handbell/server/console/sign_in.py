@@ -44,7 +44,7 @@ async def sign_in(page: Page) -> Response:
         "sign_in.html",
         mail="",
         next=safe_next(page.query("next")),
-        said="You are signed out." if page.query("said") == "out" else "",
+        message="You are signed out." if page.query("said") == "out" else "",
         is_first=is_first,
     )
 
@@ -181,6 +181,6 @@ def _form_again(page: Page, mail: str, faults: Faults, status: int) -> Response:
         faults=faults,
         mail=mail,
         next=safe_next(page.form.text("next")),
-        said="",
+        message="",
         is_first=False,
     )

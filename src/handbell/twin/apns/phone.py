@@ -94,8 +94,8 @@ def _silence(push_type: str | None, content: "_Content") -> str:
     return f"A push of type {push_type} goes to the app: nothing appears on the screen."
 
 
-def _badge(former: int | None, said: int | None) -> int | None:
-    return former if said is None else said or None
+def _badge(former: int | None, badge: int | None) -> int | None:
+    return former if badge is None else badge or None
 
 
 def _card(phone: Phone, push: Push, content: "_Content", now: float) -> Card:

@@ -277,26 +277,26 @@ def _wrong(path: str, type_name: str, value: Any) -> RefusalError:
     return _front(f"Invalid value at '{path}' ({type_name}), {json.dumps(value)[:80]}", path)
 
 
-def _front(said: str, path: str) -> RefusalError:
+def _front(words: str, path: str) -> RefusalError:
     """Return the refusal of the layer in front: it names the field and no code of FCM's."""
     return RefusalError(
         FcmRefusal(
             code="INVALID_ARGUMENT",
-            why=said,
-            message=said,
-            violations=((path, said),),
+            why=words,
+            message=words,
+            violations=((path, words),),
             is_front=True,
         )
     )
 
 
-def _argument(path: str, said: str, *, message: str | None = None) -> RefusalError:
+def _argument(path: str, words: str, *, message: str | None = None) -> RefusalError:
     """Return FCM's own refusal of a value."""
     return RefusalError(
         FcmRefusal(
             code="INVALID_ARGUMENT",
-            why=f"{path}: {said}",
+            why=f"{path}: {words}",
             message=message,
-            violations=((path, said),),
+            violations=((path, words),),
         )
     )

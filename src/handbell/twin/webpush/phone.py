@@ -142,8 +142,8 @@ class _Content:
         )
 
 
-def _badge(said: Mapping[str, Any], shown: Mapping[str, Any]) -> int | None:
-    for value in (said.get("app_badge"), shown.get("app_badge")):
+def _badge(badge: Mapping[str, Any], shown: Mapping[str, Any]) -> int | None:
+    for value in (badge.get("app_badge"), shown.get("app_badge")):
         if isinstance(value, str) and value.isascii() and value.isdigit():
             return int(value[:9])
         if as_count(value) is not None:
