@@ -142,6 +142,7 @@ class System(Stores):
             self.apps,
             self.templates,
             self.sends,
+            self.rules_store,
             plan=self._plan,
             describe_host=self.endpoints.describe_host,
             now=self.now,

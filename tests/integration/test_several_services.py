@@ -119,6 +119,31 @@ def test_a_device_with_two_services_gets_it_once(stage: ServicesStage, to: objec
     assert stage.pushed() == {"apns": 1, "fcm": 5}
 
 
+@pytest.mark.parametrize("to", [MAIL, EVERYBODY], ids=["named", "everybody"])
+def test_a_device_does_not_wait_for_a_service_without_a_credential(
+    stage: ServicesStage, to: object
+) -> None:
+    """Another of its services brings it; a device that has that one alone waits for the key."""
+    stage.register(MAIL, "apns", 1, device_id="one")
+    stage.register(MAIL, "webpush", 1, device_id="one")
+    stage.register(MAIL, "apns", 2, device_id="two")
+    for key in stage.system.apps.credentials(stage.app, "apns"):
+        stage.system.apps.remove_credential(stage.app, key.key_id)
+    response = stage.send(to)
+    assert response.success
+    assert stage.pushed() == {"apns": 1, "webpush": 1}
+    assert stage.gateways["apns"].pushes[0].address == f"{2:064x}"
+    told = stage.system.why(stage.app, MAIL)
+    passed_over = [one for one in told.sessions if not one.is_sent_to]
+    assert [(one.session.service, one.session.device_id) for one in passed_over] == [
+        ("apns", "one")
+    ]
+    content = Notification.read({"title": "a"})
+    shown = stage.system.previewer.requests(stage.app, content, Recipients.read(MAIL))
+    urls = [one.url.split("/")[2] for one in shown if one.warning is None]
+    assert sorted(urls) == ["api.push.apple.com", "one.push.example"]
+
+
 def test_a_replacement_goes_where_the_former_one_went(stage: ServicesStage) -> None:
     """Who got a notification by FCM gets what replaces it there, whatever was added since."""
     stage.register(MAIL, "fcm", 1, device_id="one")

@@ -3,18 +3,22 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final
 
 from handbell._text import short_token
 from handbell.apps import app_services
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
-from handbell.delivery.delivery import Target
+from handbell.delivery.delivery import GatewayName, Target
 from handbell.diagnostic import Diagnostic
 from handbell.errors import AppError, NotForServiceError
 from handbell.gateways.composers import composer
 from handbell.gateways.wordings import Wording, Wordings, compose_each
-from handbell.services.forms import VARIANTS, form_of, forms_of, title_of
+from handbell.services.forms import VARIANTS, form_of, forms_of, service_name, title_of
 from handbell.services.table import SERVICES, service_of
+
+USUAL_ORDER: Final = tuple(SERVICES)
+"""The order in which a device is reached by one of several services that the app can send by."""
 
 NOT_FOR_SERVICE = "NotForService"
 """The reason of a recipient whose push service cannot carry a notification."""
@@ -121,18 +125,19 @@ def compose_for_targets(
     app: App,
     now: float,
     notification_id: str,
+    order: Sequence[str] = USUAL_ORDER,
 ) -> ComposedFor:
     """Return the notification composed in the forms in which these targets get it.
 
-    A device with sessions of several services gets it by the first one that can carry it: what the
-    others would make of it is of no matter. Raises as :func:`compose_for` does.
+    A device with sessions of several services gets it by the first one in ``order`` that can carry
+    it: what the others would make of it is of no matter. Raises as :func:`compose_for` does.
     """
     forms = forms_of_targets(targets)
     if len(forms) == 1:
         return compose_for(forms, notification, app=app, now=now, notification_id=notification_id)
     found = ComposedFor()
     reached_devices: set[tuple[int | None, str]] = set()
-    for form in forms:
+    for form in sorted(forms, key=lambda form: order.index(service_name(form))):
         devices = {
             None if one.device_id is None else (one.user_id, one.device_id)
             for one in targets
@@ -148,12 +153,12 @@ def compose_for_targets(
 
 
 def reached(
-    targets: Sequence[Target], composed: ComposedFor
+    targets: Sequence[Target], composed: ComposedFor, order: Sequence[str] = USUAL_ORDER
 ) -> tuple[list[Target], list[Diagnostic]]:
     """Return the targets that get a notification, and warnings about those that do not.
 
     Left out are those whose push service cannot carry it; of one device's sessions with several
-    services, the first service's gets it, and there is no warning about the others.
+    services, that of the first in ``order`` gets it, and there is no warning about the others.
     """
     refused = composed.refused
     kept = [one for one in targets if form_of(one.gateway, one.details) not in refused]
@@ -164,12 +169,22 @@ def reached(
         if (form := form_of(one.gateway, one.details)) in refused
         and (one.user_id, one.device_id) not in heard
     ]
-    return each_device_once(kept), warnings
+    return each_device_once(kept, order), warnings
 
 
-def each_device_once(targets: Sequence[Target]) -> list[Target]:
+def shares_devices(targets: Iterable[Target]) -> bool:
+    """Return whether a device is among the targets by several push services."""
+    gateways: dict[tuple[int | None, str], GatewayName] = {}
+    return any(
+        gateways.setdefault((one.user_id, one.device_id), one.gateway) != one.gateway
+        for one in targets
+        if one.device_id is not None
+    )
+
+
+def each_device_once(targets: Sequence[Target], order: Sequence[str] = USUAL_ORDER) -> list[Target]:
     """Return one target for each device that has sessions with several push services."""
-    place = {name: number for number, name in enumerate(SERVICES)}
+    place = {name: number for number, name in enumerate(order)}
     first: dict[tuple[int | None, str], Target] = {}
     for target in targets:
         if target.device_id is not None:

@@ -30,12 +30,14 @@ from handbell.registry.session import Environment
 from handbell.registry.store import Registry
 
 from .composing import (
+    USUAL_ORDER,
     compose_for,
     compose_for_targets,
     forms_for,
     forms_left_out,
     forms_of_targets,
     reached,
+    shares_devices,
 )
 from .resolve import ResolvedRecipients, resolve_many, sample_locations, sample_targets
 from .send_store import SendStore
@@ -293,8 +295,9 @@ class SendPreparer:
             "now": starts,
             "notification_id": one.order.public_id,
         }
+        order = self._service_order(entry.app, named or ())
         if named and not entry.recipients.everybody:
-            composed = compose_for_targets(named, entry.notification, **what)
+            composed = compose_for_targets(named, entry.notification, **what, order=order)
         else:
             composed = compose_for(forms, entry.notification, **what)
         one.wordings = composed.wordings
@@ -304,8 +307,14 @@ class SendPreparer:
         if entry.recipients.everybody:
             one.warnings.extend(forms_left_out(composed))
         elif one.targets is not None and len(forms) > 1:
-            one.targets, left_out = reached(one.targets, composed)
+            one.targets, left_out = reached(one.targets, composed, order)
             one.warnings.extend(left_out)
+
+    def _service_order(self, app: App, targets: Sequence[Target]) -> Sequence[str]:
+        """Return the order of push services for devices with several; few sends need to ask."""
+        if not shares_devices(targets):
+            return USUAL_ORDER
+        return self._rules_store.rules_of(app.id).service_order
 
     def check_send_time(
         self, entry: Entry, send_at: SendAt, targets: Iterable[Target], now: float

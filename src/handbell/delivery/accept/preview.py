@@ -1,6 +1,6 @@
 """Previews: the exact requests a send would make."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from handbell.services.fcm.protocol import send_path
 from handbell.services.forms import service_name, title_of
 from handbell.services.table import SERVICES, service_of
 
-from .composing import compose_for, compose_for_targets, forms_for, reached
+from .composing import USUAL_ORDER, compose_for, compose_for_targets, forms_for, reached
 from .resolve import ResolvedRecipients
 
 _LATER: Final = "(made when it is stored)"
@@ -164,21 +164,23 @@ def preview(
     has_token: Callable[[str], bool],
     project_of: Callable[[str], str | None],
     now: float,
+    order: Sequence[str] = USUAL_ORDER,
 ) -> list[Preview]:
     """Return the exact request per target, and a warning for each recipient without one.
 
     ``describe_host`` gives the address of a push service in an environment, ``has_token`` says
     whether the app proves itself to Apple by a provider token there, and not by a certificate,
-    ``project_of`` by which of Google's projects it sends there, if by any.
+    ``project_of`` by which of Google's projects it sends there, if by any; ``order`` that of push
+    services for a device with several.
     Raises NotificationError when the notification cannot be sent. Nothing is stored or sent.
     """
     how: dict[str, Any] = {"app": app, "now": now, "notification_id": NO_ID}
     composed = (
-        compose_for_targets(plan.targets, notification, **how)
+        compose_for_targets(plan.targets, notification, **how, order=order)
         if plan.targets
         else compose_for(forms_for(app), notification, **how)
     )
-    targets, left_out = reached(plan.targets, composed)
+    targets, left_out = reached(plan.targets, composed, order)
     ignored = [
         sentence(f"{title_of(form)}: {said}")
         for form in composed.wordings

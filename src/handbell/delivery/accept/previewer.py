@@ -10,6 +10,7 @@ from handbell.apps.templates import TemplateStore
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.creation.template import Template
+from handbell.delivery.policy.rules_store import RulesStore
 from handbell.errors import HandbellError
 from handbell.services.apns.credential import Certificate
 from handbell.services.forms import forms_of
@@ -38,6 +39,7 @@ class Previewer:
         apps: AppStore,
         templates: TemplateStore,
         sends: SendStore,
+        rules_store: RulesStore,
         *,
         plan: Callable[[App, Recipients], ResolvedRecipients],
         describe_host: Callable[[str, str], str],
@@ -46,6 +48,7 @@ class Previewer:
         self._apps = apps
         self._templates = templates
         self._sends = sends
+        self._rules_store = rules_store
         self._plan = plan
         self._describe_host = describe_host
         self._now = now
@@ -62,6 +65,7 @@ class Previewer:
             has_token=lambda environment: self._has_token(app, environment),
             project_of=lambda environment: self._project_of(app, environment),
             now=self._now(),
+            order=self._rules_store.rules_of(app.id).service_order,
         )
 
     def _has_token(self, app: App, environment: str) -> bool:

@@ -12,7 +12,7 @@ from handbell.delivery.work.composed import Composed, push_type_of
 from handbell.fixes import Action, Fix, as_sentence, with_app
 from handbell.registry.session import CLOSED_WORDS, LOGGED_OUT, Session
 from handbell.services.reactions import Reaction
-from handbell.services.table import SERVICES, service_of
+from handbell.services.table import service_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,12 @@ def dated(found: Sequence[Session], deliveries: Sequence[Delivery]) -> list[Sess
     return [replace(session, accepted_at=last[session.id] or None) for session in found]
 
 
-def first_of_devices(sessions: Sequence[Session]) -> dict[str, Session]:
-    """Return by which active session a device gets its notifications, of those it has."""
-    place = {name: number for number, name in enumerate(SERVICES)}
+def first_of_devices(sessions: Sequence[Session], order: Sequence[str]) -> dict[str, Session]:
+    """Return by which active session a device gets its notifications, of those it has.
+
+    ``order`` is that of the push services.
+    """
+    place = {name: number for number, name in enumerate(order)}
     found: dict[str, Session] = {}
     for session in sorted(sessions, key=lambda one: place.get(one.service, len(place))):
         if session.device_id and session.status == "active":

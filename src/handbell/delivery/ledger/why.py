@@ -166,7 +166,7 @@ class _StoryWriter:
         self.now = now
         self.zones = {session.id: session.time_zone for session in sessions}
         self.locales = {session.id: session.locale for session in sessions}
-        firsts = first_of_devices(sessions)
+        firsts = first_of_devices(sessions, rules.service_order)
         self.sessions = tuple(
             tell_session(session, app.id, firsts.get(session.device_id or "", session))
             for session in sessions

@@ -96,6 +96,15 @@ class AppRules:
     keys: tuple[Key, ...] = ()
 
     @property
+    def service_order(self) -> tuple[str, ...]:
+        """Return the push services in the order in which a device is reached by one of several.
+
+        Those that the app has a credential of come first: nobody waits for one of the others.
+        """
+        held = {key.service for key in self.keys}
+        return tuple(sorted(SERVICES, key=lambda name: name not in held))
+
+    @property
     def standing(self) -> Standing:
         """Return whether the app is stopped, and which of its credentials are skipped."""
         return standing(self.circuits, self.keys, is_registered=self.is_registered)

@@ -106,13 +106,14 @@ def read_page(
     extra: ExtraColumns = frozenset(),
     is_development: bool = False,
     forms: Collection[str] | None = None,
+    order: tuple[str, ...] = tuple(SERVICES),
 ) -> list[Listener]:
     """Return the next sessions of a shard, in the order of their ids; empty at its end.
 
     ``is_development`` makes sessions that were never reached start in that environment. What is not
     wanted by ``extra`` is None. ``forms`` are those in which the notification can be sent; None
-    says that all sessions are Apple's. Of one device's sessions with several services, the
-    first service's gets it; in place of a former notification, whichever got that.
+    says that all sessions are Apple's. Of one device's sessions with several services, that of the
+    first in ``order`` gets it; in place of a former notification, whichever got that.
     """
     page = _page(
         is_development=is_development,
@@ -120,7 +121,7 @@ def read_page(
         skips_sent=shard.is_resumed or shard.is_split,
         has_zones=shard.zones is not None,
         extra=extra,
-        order=None if forms is None else tuple(SERVICES),
+        order=None if forms is None else order,
     )
     values: dict[str, Any] = {
         "app": shard.app_row,

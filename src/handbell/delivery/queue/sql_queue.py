@@ -52,7 +52,8 @@ class PageRequest(NamedTuple):
     """A request for sessions of a shard.
 
     ``carried`` names the forms in which the notification can be sent; it is asked where the app has
-    sessions of several push services.
+    sessions of several push services, and so is the ``order`` of these for a device that has
+    several.
     """
 
     shard: Shard
@@ -60,6 +61,7 @@ class PageRequest(NamedTuple):
     extra: ExtraColumns
     is_development: bool
     carried: Callable[[], Collection[str]]
+    order: tuple[str, ...] = tuple(SERVICES)
 
 
 class Queue:
@@ -244,7 +246,7 @@ class Queue:
             if not has_other_services(connection, app):
                 return found
             self._mixed.add(app)
-        return read(forms=asked.carried())
+        return read(forms=asked.carried(), order=asked.order)
 
     def is_mixed(self, app_row: int) -> bool:
         """Return whether sessions of other services than Apple's were seen of an app."""

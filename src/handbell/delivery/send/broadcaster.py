@@ -263,7 +263,14 @@ class Broadcaster:
         ):
             rules, former = composed.app_state.rules, held.route
             extra = composed.needs(rules)
-            asked = PageRequest(held.shard, most, extra, composed.is_development, composed.carried)
+            asked = PageRequest(
+                held.shard,
+                most,
+                extra,
+                composed.is_development,
+                composed.carried,
+                rules.service_order,
+            )
             (found,) = await self._reading.bring([asked])
             if self._has_to_wait(found, composed):
                 await self._divide(held, composed)
