@@ -20,7 +20,13 @@ from handbell.system import System
 from handbell.twin.phone import Phone
 from handbell.twin.threaded import RunningTwin, start_twin
 
-pytest_plugins = ["pytester", "tests.judges", "tests.nats_server", "tests.postgresql"]
+pytest_plugins = [
+    "pytester",
+    "tests.jetstream_ground",
+    "tests.judges",
+    "tests.nats_server",
+    "tests.postgresql",
+]
 
 APP = "TEAM123456.com.sample.myapp"
 

@@ -1,13 +1,20 @@
 """The messages of the broker: what is written can be read, and nothing else is."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handbell.delivery.queue.broker_address import BrokerAddress
-from handbell.delivery.queue.work_messages import MOST_KEYS, WorkMessage, messages_of, subject
+from handbell.delivery.queue.work_messages import (
+    MOST_KEYS,
+    LaterVersionError,
+    WorkMessage,
+    messages_of,
+    subject,
+)
 from handbell.errors import SettingsError
 
 ROWS = st.integers(1, 2**53)
@@ -54,8 +61,32 @@ def test_a_later_version_is_refused_and_unknown_members_are_not() -> None:
     message = WorkMessage(app="TEAM123456.com.sample.myapp", level=5, at=1, shard=7)
     members = json.loads(message.encode())
     assert WorkMessage.decode(json.dumps({**members, "more": 1}).encode()) == message
-    with pytest.raises(ValueError, match="version"):
+    with pytest.raises(LaterVersionError, match="version 2"):
         WorkMessage.decode(json.dumps({**members, "v": 2}).encode())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"v": 0},
+        {"v": "2"},
+        {"level": 7},
+        {"level": 5.0},
+        {"at": 1e400},
+        {"at": -1},
+        {"shard": 2**63},
+        {"keys": [[2**63, 1]]},
+        {"keys": [[1, 1]] * (MOST_KEYS + 1)},
+        {"keys": [[1]]},
+    ],
+)
+def test_what_a_database_could_not_take_is_no_message(wrong: dict[str, object]) -> None:
+    """Somebody else's, whatever its numbers are, reaches no statement."""
+    members = {"v": 1, "app": "shop", "level": 5, "at": 1, "keys": [[1, 1]]}
+    data = json.dumps({**members, **wrong}).replace("Infinity", "1e400").encode()
+    with pytest.raises(ValueError, match=r"Handbell's|unpack") as refused:
+        WorkMessage.decode(data)
+    assert not isinstance(refused.value, LaterVersionError)
 
 
 def test_subjects_tell_kinds_levels_and_apps_apart() -> None:
@@ -69,18 +100,20 @@ def test_subjects_tell_kinds_levels_and_apps_apart() -> None:
         ("nats://localhost:4222", ("nats://localhost:4222",), "handbell"),
         (
             "tls://user:p%40ss@nats.example.com/shop",
-            ("tls://user:p%40ss@nats.example.com",),
+            ("tls://nats.example.com:4222",),
             "shop",
         ),
-        ("nats://a:1/x, nats://b:2/x", ("nats://a:1", "nats://b:2"), "x"),
+        ("nats://a:1/x, nats://user:p%40ss@b/x", ("nats://a:1", "nats://b:4222"), "x"),
+        ("NATS://[::1]", ("nats://[::1]:4222",), "handbell"),
     ],
-    ids=["plain", "tls and a name", "cluster"],
+    ids=["plain", "tls and a name", "cluster", "IPv6"],
 )
 def test_an_address_is_read(text: str, servers: tuple[str, ...], prefix: str) -> None:
     """Servers and the name of the installation, and no password in its text."""
     address = BrokerAddress.read(text)
     assert (address.servers, address.prefix) == (servers, prefix)
-    assert "ss" not in str(address)
+    assert (address.user, address.password) == (("user", "p@ss") if "@" in text else ("", None))
+    assert not re.search("p(@|%40)ss", f"{address} {address!r}")
 
 
 @pytest.mark.parametrize(
@@ -91,9 +124,23 @@ def test_an_address_is_read(text: str, servers: tuple[str, ...], prefix: str) ->
         "nats://a:99999",
         "nats://a/B",
         "nats://a/x,nats://b/y",
+        "nats://a/x y",
+        "nats://a/x.y",
+        "nats://a,nats://other:secret@b",
         "nats://a?x=1",
     ],
-    ids=["scheme", "host", "port", "name", "two names", "query"],
+    ids=[
+        "scheme",
+        "host",
+        "port",
+        "name",
+        "two names",
+        "space",
+        "dot",
+        "two schemes",
+        "two users",
+        "query",
+    ],
 )
 def test_a_wrong_address_is_told_without_its_password(text: str) -> None:
     """The error names the setting, and repeats nothing of it."""

@@ -16,7 +16,8 @@ from pydantic_core import to_json
 from handbell.errors import QueueUnavailableError
 
 from .broker_address import BrokerAddress
-from .broker_connection import connect, disconnect, in_words, unavailable
+from .broker_connection import in_words, is_missing, unavailable
+from .kept_connection import KeptConnection
 from .stream_state import Counts, read_counts, read_written_at
 from .work_messages import Kind, WorkMessage, consumers
 
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
     from nats.js import JetStreamContext
+    from nats.js.api import StreamConfig
 
 ACK_SECONDS: Final = 30.0
 """After how long a message that nobody extends is given to another worker: twice a lease."""
 
 DUPLICATE_SECONDS: Final = 120.0
 _ANSWER_SECONDS: Final = 2
-_RECONNECT_SECONDS: Final = 0.5
 _MOST_UNACKNOWLEDGED: Final = 50_000
 _PULL_ENDS: Final = frozenset({"404", "408", "409"})
 _HEARTBEAT: Final = "100"
@@ -52,7 +53,10 @@ class Broker:
         self.address = address
         self._now = now
         self._away_since: float | None = None
-        self._client: Client | None = None
+        self._connection = KeptConnection(
+            address, on_return=self._note_return, on_loss=self._note_silence
+        )
+        self._heard_by: Client | None = None
         self._stream: JetStreamContext | None = None
         self._pulls: dict[str, tuple[str, Subscription, asyncio.Lock]] = {}
         self._opening = asyncio.Lock()
@@ -85,7 +89,7 @@ class Broker:
         stream = await self._open()
         data = message.encode()
         name = hashlib.sha256(data).hexdigest()[:32]
-        with in_words(self.address):  # one that is full answers, and is not away
+        with self._in_words(is_away=False):  # one that is full answers
             await stream.publish(
                 message.subject(self.prefix),
                 data,
@@ -106,19 +110,25 @@ class Broker:
         inbox, found, turn = await self._pull_of(kind, level)
         name, _ = consumers(self.prefix)[kind, level]
         asked = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{name}"
-        taken: list[Msg] = []
         async with turn:
             with self._in_words():
+                taken = await _late(found)
                 wish = to_json({"batch": most, "no_wait": True})
                 await self._connected().publish(asked, wish, inbox)
                 while len(taken) < most:
-                    message = await found.next_msg(timeout=_ANSWER_SECONDS)
-                    status = (message.headers or {}).get("Status")
+                    try:
+                        message = await found.next_msg(timeout=_ANSWER_SECONDS)
+                    except TimeoutError:
+                        if not taken:
+                            raise
+                        break
+                    status = _status(message)
                     if status is None:
                         taken.append(message)
                     elif status in _PULL_ENDS:
                         break
                     elif status != _HEARTBEAT:
+                        self._stream = None  # its consumer is gone
                         raise unavailable(self.address, f"it answered {status}")
         self._away_since = None
         return taken
@@ -147,6 +157,11 @@ class Broker:
         with self._in_words():
             await message.nak(seconds)
 
+    async def drop(self, message: "Msg") -> None:
+        """Let nobody have a message any more."""
+        with self._in_words():
+            await message.term()
+
     async def confirm(self) -> None:
         """Return once the broker has read everything that was sent to it."""
         await self._open()
@@ -168,11 +183,9 @@ class Broker:
 
     async def close(self) -> None:
         """Close the connection. Raises nothing."""
-        client, self._client, self._stream = self._client, None, None
-        self._pulls.clear()
+        self._heard_by = self._stream = None
         self._opening = asyncio.Lock()  # the next one may be in another event loop
-        if client is not None:
-            await disconnect(client)
+        await self._connection.close()
 
     # The connection
 
@@ -181,59 +194,43 @@ class Broker:
         return f"{self.prefix}.announcements"
 
     def _connected(self) -> "Client":
-        if self._client is None or not self._client.is_connected:
-            self._note_silence()
-            raise unavailable(self.address, "the connection is lost")
-        return self._client
+        return self._connection.connected()
 
     async def _open(self) -> "JetStreamContext":
         async with self._opening:
-            if self._stream is not None:
-                self._connected()
-                return self._stream
-            if self._client is None:
-                client = self._client = await self._connect()
-                with self._in_words():
-                    await client.subscribe(self._announcements, cb=self._hear)
+            client = await self._connection.client()
             with self._in_words():
-                stream = self._connected().jetstream(timeout=_ANSWER_SECONDS)
-                await self._make(stream)
-            self._stream = stream
+                if self._heard_by is not client:
+                    self._stream = None
+                    self._pulls.clear()
+                    await client.subscribe(self._announcements, cb=self._hear)
+                    self._heard_by = client
+                if (stream := self._stream) is None:
+                    stream = client.jetstream(timeout=_ANSWER_SECONDS)
+                    await self._make(stream)
+                    self._stream = stream
             return stream
 
-    async def _connect(self) -> "Client":
-        try:
-            return await connect(
-                self.address,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=_RECONNECT_SECONDS,
-                ping_interval=5,
-                disconnected_cb=self._note_loss,
-                reconnected_cb=self._note_return,
-            )
-        except QueueUnavailableError:
-            self._note_silence()
-            raise
-
     async def _make(self, stream: "JetStreamContext") -> None:
-        """Make the stream and its consumers; what is there already is left as it is."""
+        """Make the stream and its consumers; one that is there and of use is left as it is."""
         from nats.js import api, errors  # noqa: PLC0415 - of the extra
 
+        wanted = api.StreamConfig(
+            name=self.stream,
+            description="Handbell's work; the rows of its database are the truth",
+            subjects=[f"{self.prefix}.due.>", f"{self.prefix}.shards.>"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            discard=api.DiscardPolicy.NEW,
+            storage=api.StorageType.FILE,
+            num_replicas=self.address.replicas,
+            duplicate_window=DUPLICATE_SECONDS,
+        )
         try:
-            await stream.stream_info(self.stream)
+            found = await stream.stream_info(self.stream)
         except errors.NotFoundError:
-            await stream.add_stream(
-                api.StreamConfig(
-                    name=self.stream,
-                    description="Handbell's work; the rows of its database are the truth",
-                    subjects=[f"{self.prefix}.due.>", f"{self.prefix}.shards.>"],
-                    retention=api.RetentionPolicy.WORK_QUEUE,
-                    discard=api.DiscardPolicy.NEW,
-                    storage=api.StorageType.FILE,
-                    num_replicas=self.address.replicas,
-                    duplicate_window=DUPLICATE_SECONDS,
-                )
-            )
+            await stream.add_stream(wanted)
+        else:
+            self._check(found.config, wanted)
         for name, its in consumers(self.prefix).values():
             await stream.add_consumer(
                 self.stream,
@@ -245,6 +242,18 @@ class Broker:
                     max_ack_pending=_MOST_UNACKNOWLEDGED,
                 ),
             )
+
+    def _check(self, found: "StreamConfig", wanted: "StreamConfig") -> None:
+        """Raise QueueUnavailableError for a stream that loses work, or never lets go of it."""
+        for what in ("subjects", "retention"):
+            its, ours = getattr(found, what), getattr(wanted, what)
+            if its != ours and sorted(its or ()) != sorted(ours):
+                raise QueueUnavailableError(
+                    f"The stream {self.stream} of the broker {self.address} is not as Handbell "
+                    f"makes it: {what} is {its}, not {ours}",
+                    fix="Delete it, it is made again and nothing is lost; or name another stream "
+                    "in HANDBELL_ENGINE, after the host",
+                )
 
     async def _pull_of(self, kind: Kind, level: int) -> "tuple[str, Subscription, asyncio.Lock]":
         name = f"{kind}-{level}"
@@ -262,13 +271,7 @@ class Broker:
         for wake in self._wakers:
             wake()
 
-    async def _note_loss(self) -> None:
-        if self._client is not None:
-            self._note_silence()
-            _log.warning("Connection to the broker lost: broker=%s", self.address)
-
-    async def _note_return(self) -> None:
-        _log.info("Connected to the broker again: broker=%s", self.address)
+    def _note_return(self) -> None:
         # It may have lost its stream meanwhile.
         self._stream = None
         self._away_since = None
@@ -279,11 +282,24 @@ class Broker:
             self._away_since = self._now()
 
     @contextlib.contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _in_words(self, *, is_away: bool = True) -> Iterator[None]:
         """Raise QueueUnavailableError, and note since when, where the broker does not answer."""
         try:
             with in_words(self.address):
                 yield
-        except QueueUnavailableError:
-            self._note_silence()
+        except QueueUnavailableError as error:
+            if is_missing(error.__cause__):
+                self._stream = None  # an operator has deleted it: it is made again
+            if is_away:
+                self._note_silence()
             raise
+
+
+def _status(message: "Msg") -> str | None:
+    return (message.headers or {}).get("Status")
+
+
+async def _late(found: "Subscription") -> "list[Msg]":
+    """Return messages that came when nobody waited for them any more; how it ended is forgotten."""
+    late = [await found.next_msg(timeout=_ANSWER_SECONDS) for _ in range(found.pending_msgs)]
+    return [one for one in late if _status(one) is None]

@@ -6,14 +6,14 @@ import functools
 import logging
 import os
 import socket
-import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from handbell._extras import install
 from handbell.errors import QueueUnavailableError, SettingsError
 
 from .broker_address import BrokerAddress
+from .broker_login import login
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -28,38 +28,45 @@ _log = logging.getLogger(__name__)
 async def connect(
     address: BrokerAddress, *, seconds: float = CONNECT_SECONDS, **options: Any
 ) -> "Client":
-    """Connect to a broker; ``options`` are those of ``nats.connect``.
+    """Return a client that is connected; ``options`` are those of ``nats.connect``.
 
     Raises :class:`~handbell.errors.QueueUnavailableError` where that fails, in ``seconds`` at most.
     """
-    try:
-        import nats  # noqa: PLC0415 - of the extra
-    except ModuleNotFoundError:
-        raise SettingsError(
-            "HANDBELL_ENGINE names a broker, and nats-py is not installed", fix=install("nats")
-        ) from None
+    client = new_client(address)
     heard: list[Exception] = []
 
     async def hear(error: Exception) -> None:
         heard[:] = [error]
         _log.debug("Broker: %s", told(error))
 
-    client = _client(address)
     try:
         async with asyncio.timeout(seconds):
-            await client.connect(
-                list(address.servers),
-                name=f"handbell {socket.gethostname()} {os.getpid()}",
-                connect_timeout=_ATTEMPT_SECONDS,
-                error_cb=hear,
-                **_secrets(address),
-                **options,
-            )
-    except (OSError, TimeoutError, nats.errors.Error) as error:
+            await begin(client, address, hear, **options)
+    except Exception as error:  # noqa: BLE001 - nats-py has many for what a server may say
         await disconnect(client)
         # That none of its servers is there says less than why the last one is not.
         raise unavailable(address, told(heard[0] if heard else error)) from None
     return client
+
+
+async def begin(
+    client: "Client",
+    address: BrokerAddress,
+    hear: Callable[[Exception], Awaitable[None]],
+    **options: Any,
+) -> None:
+    """Connect a client, for as long as ``options``, those of ``nats.connect``, let it try.
+
+    ``hear`` gets each failure on the way.
+    """
+    await client.connect(
+        list(address.servers),
+        name=f"handbell {socket.gethostname()} {os.getpid()}",
+        connect_timeout=_ATTEMPT_SECONDS,
+        error_cb=hear,
+        **login(address),
+        **options,
+    )
 
 
 async def disconnect(client: "Client") -> None:
@@ -70,15 +77,25 @@ async def disconnect(client: "Client") -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await client.close()
+    # One that was cancelled as it tried takes itself for closed, and is not.
+    if client._transport is not None:  # noqa: SLF001 - it has no name
+        client._transport.close()  # type: ignore[no-untyped-call]  # noqa: SLF001
+        await asyncio.sleep(0)
 
 
-def _client(address: BrokerAddress) -> "Client":
+def new_client(address: BrokerAddress) -> "Client":
     """Return a client; of an address with ``tls`` one that says nothing without encryption.
 
     nats-py leaves it to the server whether there is TLS, and tells it the password in any case.
+    Raises SettingsError where nats-py is missing.
     """
-    from nats.aio.client import Client  # noqa: PLC0415 - of the extra
-    from nats.errors import Error  # noqa: PLC0415 - of the extra
+    try:
+        from nats.aio.client import Client  # noqa: PLC0415 - of the extra
+        from nats.errors import Error  # noqa: PLC0415 - of the extra
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "HANDBELL_ENGINE names a broker, and nats-py is not installed", fix=install("nats")
+        ) from None
 
     class EncryptedClient(Client):
         def _connect_command(self) -> bytes:
@@ -98,16 +115,6 @@ def _drop_warnings() -> None:
     logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in str(record.msg))
 
 
-def _secrets(address: BrokerAddress) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if address.credentials_file is not None:
-        options["user_credentials"] = str(address.credentials_file)
-    if address.is_tls:
-        ca_file = None if address.ca_file is None else str(address.ca_file)
-        options["tls"] = ssl.create_default_context(cafile=ca_file)
-    return options
-
-
 @contextlib.contextmanager
 def in_words(address: BrokerAddress) -> Iterator[None]:
     """Raise errors of the client as :class:`~handbell.errors.QueueUnavailableError`."""
@@ -117,6 +124,14 @@ def in_words(address: BrokerAddress) -> Iterator[None]:
         yield
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise unavailable(address, told(error)) from error
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Return whether an error says that there is no such stream, or that one of its parts."""
+    from nats.errors import NoRespondersError  # noqa: PLC0415 - of the extra
+    from nats.js.errors import NoStreamResponseError, NotFoundError  # noqa: PLC0415
+
+    return isinstance(error, (NoRespondersError, NoStreamResponseError, NotFoundError))
 
 
 def unavailable(address: BrokerAddress, why: str) -> QueueUnavailableError:

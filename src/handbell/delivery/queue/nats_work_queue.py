@@ -23,7 +23,7 @@ from .due import Due
 from .session_pages import Shard
 from .sql_queue import MOST_SHARDS, Queue
 from .unpublished import Unpublished
-from .work_messages import Key, Kind, WorkMessage
+from .work_messages import Key, Kind, LaterVersionError, WorkMessage
 from .work_queue import Settled, Taken, Wanted
 from .workers import Workers
 
@@ -298,12 +298,16 @@ class NatsWorkQueue:
         return taken
 
     async def _hold(self, message: "Msg", wanted: Wanted) -> _Lot | None:
-        """Hold a message; one that cannot be read, or must not be taken now, is left to others."""
+        """Hold a message; what must not be taken now, or is for later versions, is for others."""
         try:
-            work = WorkMessage.decode(message.data)
-        except ValueError as error:
+            work = WorkMessage.receive(message.data, message.subject, self._broker.prefix)
+        except LaterVersionError as error:
             _log.warning("Message of the broker not read, and left to other versions: %s", error)
             await self._broker.give_back(message, SOON_SECONDS)
+            return None
+        except ValueError as error:
+            _log.warning("Message of the broker dropped: subject=%s: %s", message.subject, error)
+            await self._broker.drop(message)
             return None
         lot = _Lot(message, work)
         self._lots.add(lot)

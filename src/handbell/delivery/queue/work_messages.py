@@ -1,7 +1,8 @@
 """What a message of the broker says: which rows are to be worked on. The rows say all else.
 
 A message is JSON with a version, so that machines of two versions can share a stream: unknown
-members are ignored, and a message of a later version is left to those who can read it.
+members are ignored, and a message of a later version is left to those who can read it. Whoever may
+write to the broker may write anything: what is no message of ours must do nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ from handbell.delivery.urgency import LEVELS
 VERSION: Final = 1
 MOST_KEYS: Final = 500
 """Deliveries in one message: enough to cost nothing, few enough to spread over workers."""
+
+_MOST: Final = 2**63
+"""Numbers of the database are below it."""
 
 Kind = Literal["due", "shards"]
 Key = tuple[int, int]
@@ -51,22 +55,55 @@ class WorkMessage:
         return to_json({"v": VERSION, "app": self.app, "level": self.level, "at": self.at, **work})
 
     @classmethod
+    def receive(cls, data: bytes, its_subject: str, prefix: str) -> Self:
+        """Do as :meth:`decode`; a message under a subject that is not its own is refused as well.
+
+        Whoever takes work of one kind and level gets no other.
+        """
+        message = cls.decode(data)
+        if message.subject(prefix) != its_subject:
+            raise _not_ours()
+        return message
+
+    @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Return the message of :meth:`encode`'s bytes; raises ValueError for anything else."""
+        """Return the message of :meth:`encode`'s bytes.
+
+        Raises LaterVersionError for one of a later version, ValueError for anything else.
+        """
         try:
             members = from_json(data)
-            if members["v"] != VERSION:
-                raise ValueError(f"a message of version {members['v']!r:.20}")
+            version = members["v"]
+            if isinstance(version, int) and version > VERSION:
+                raise LaterVersionError(f"a message of version {version!r:.20}")
+            keys = [(_number(row), _number(number)) for row, number in members.get("keys", ())]
             shard = members.get("shard")
-            return cls(
+            message = cls(
                 app=str(members["app"]),
-                level=int(members["level"]),
-                at=int(members["at"]),
-                keys=tuple((int(row), int(number)) for row, number in members.get("keys", ())),
-                shard=None if shard is None else int(shard),
+                level=_number(members["level"]),
+                at=_number(members["at"]),
+                keys=tuple(keys),
+                shard=None if shard is None else _number(shard),
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError("a message that is not one of Handbell's") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _not_ours() from error
+        if version != VERSION or message.level not in LEVELS or len(keys) > MOST_KEYS:
+            raise _not_ours()
+        return message
+
+
+class LaterVersionError(ValueError):
+    """A message that a later version of Handbell has written."""
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < _MOST:
+        raise _not_ours()
+    return value
+
+
+def _not_ours() -> ValueError:
+    return ValueError("a message that is not one of Handbell's")
 
 
 def messages_of(app: str, level: int, at: int, keys: Sequence[Key]) -> Iterator[WorkMessage]:
