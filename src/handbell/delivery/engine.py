@@ -7,8 +7,6 @@ finished by the next one.
 
 import asyncio
 import contextlib
-import dataclasses
-import json
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager
 from time import time
@@ -19,11 +17,12 @@ from handbell._thread_pool import in_thread
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
-from handbell.delivery.accept.composing import compose_for, forms_for, forms_left_out
+from handbell.delivery.accept.accepted_events import accepted_events
 from handbell.delivery.accept.prepare import Entry, Options, Prepared, SendPreparer
+from handbell.delivery.accept.replacement import replacement_for
 from handbell.delivery.accept.resolve import ResolvedRecipients
 from handbell.delivery.accept.send_store import SendStore
-from handbell.delivery.accept.store import Acceptance, Draft, Order
+from handbell.delivery.accept.store import Acceptance, Draft
 from handbell.delivery.ledger.answer import LISTED_AT_MOST, answer
 from handbell.delivery.ledger.retention import Pruner
 from handbell.delivery.ledger.store import Ledger
@@ -33,15 +32,14 @@ from handbell.delivery.queue.revocations import Revocations, Revoker
 from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.sender import WebhookSender
-from handbell.delivery.work.composed import Composed, is_loud
+from handbell.delivery.work.composed import Composed
 from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.release_log import SessionSnapshot
-from handbell.errors import HandbellError, NotificationError
+from handbell.errors import HandbellError
 from handbell.registry.store import Registry
 from handbell.storage.group_commit import GroupCommit
 
-from .events import NotificationAccepted, NotificationsAccepted, SessionsReleased
-from .ids import NO_ID
+from .events import SessionsReleased
 from .response import Response
 
 __all__ = ["LISTED_AT_MOST", "Acceptance", "Engine", "Entry", "Options"]
@@ -304,7 +302,8 @@ class Engine:
         Returns the rows left to the queue.
         """
         if self.worker.hooks:
-            self._tell_accepted(stored)
+            for event in accepted_events(stored, self._now()):
+                self.worker.hooks.emit(event)
         taken = [(one, its) for one in stored if (its := self._composed(one)) is not None]
         composed, items = _columns(taken)
         self.worker.hand_over(composed, items, snapshot)
@@ -330,35 +329,6 @@ class Engine:
             is_development=order.is_development,
             key=one.entry.key,
         )
-
-    def _tell_accepted(self, stored: Sequence[Prepared]) -> None:
-        """Emit events of sends just stored: one per app for those with named recipients."""
-        at, by_app = self._now(), dict[str, list[Prepared]]()
-        for one in stored:
-            if one.targets is None:
-                self._tell_one(one, at)
-            else:
-                by_app.setdefault(one.entry.app.id, []).append(one)
-        for app, together in by_app.items():
-            if len(together) == 1:
-                self._tell_one(together[0], at)
-                continue
-            event = NotificationsAccepted(
-                app=app,
-                at=at,
-                notification_ids=tuple(one.order.public_id for one in together),
-                targets=sum(len(one.targets or ()) for one in together),
-            )
-            self.worker.hooks.emit(event)
-
-    def _tell_one(self, one: Prepared, at: float) -> None:
-        event = NotificationAccepted(
-            app=one.entry.app.id,
-            at=at,
-            notification_id=one.order.public_id,
-            targets=None if one.targets is None else len(one.targets),
-        )
-        self.worker.hooks.emit(event)
 
     async def release(self, session_ids: Collection[int]) -> None:
         """Send nothing more to sessions that were just closed or given to somebody else.
@@ -424,32 +394,20 @@ class Engine:
         no collapse id, and UnknownNotificationError.
         """
         former = await in_thread(self._ledger.find, app, notification_id)
-        collapse_id = Notification.read(json.loads(former.content)).collapse_id
-        if collapse_id is None:
-            raise NotificationError(
-                f"{notification_id} was sent without a collapse id, so it cannot be replaced",
-                fix="Send with collapse_id what may have to be replaced",
-            )
-        content = dataclasses.replace(notification, collapse_id=collapse_id)
-        forms = forms_for(app, await in_thread(self._sends.other_forms, app))
-        composed = compose_for(forms, content, app=app, now=self._now(), notification_id=NO_ID)
+        replacement = replacement_for(
+            former,
+            notification,
+            app=app,
+            other_forms=await in_thread(self._sends.other_forms, app),
+            sealed_key=None if key is None else self._seal(key),
+            now=self._now(),
+        )
         await self.cancel(app, notification_id)
         # Deliveries in flight got the former content, and also get the new one.
         await self.worker.settled(former.id)
-        order = Order(
-            app=app,
-            content=content,
-            recipients={"replaces": notification_id},
-            urgency=former.urgency,
-            is_development=former.is_development,
-            is_loud=is_loud(content),
-            sealed_key=None if key is None else self._seal(key),
-            source=former.id,
-            replaces=notification_id,
-        )
-        acceptance = await in_thread(self._sends.accept, order, None)
+        acceptance = await in_thread(self._sends.accept, replacement.order, None)
         await self.worker.put([acceptance.row])
-        return acceptance.warning([*composed.warnings, *forms_left_out(composed)])
+        return acceptance.warning(replacement.warnings)
 
     def response(
         self, notification_id: str, warnings: Iterable[str] = (), *, is_running: bool = False
