@@ -37,7 +37,7 @@ from handbell.delivery.work.gateway_finder import FindGateway
 from handbell.delivery.work.release_log import SessionSnapshot
 from handbell.errors import HandbellError
 from handbell.registry.store import Registry
-from handbell.storage.group_commit import GroupCommit
+from handbell.storage.group_commit import GroupCommit, Turn
 
 from .events import SessionsReleased
 from .response import Response
@@ -51,6 +51,7 @@ CANCEL_SECONDS: Final = 10.0
 
 _LOOK_SECONDS: Final = 0.05
 _WEBHOOK_SECONDS: Final = 15.0
+_OVERLAPPING: Final = 2
 
 Unread = Entry | Callable[[], Entry]
 """A send of a batch, or a function that parses one; it runs in a thread, so it may block.
@@ -105,7 +106,8 @@ class Engine:
         self._now = now
         self._starting: asyncio.Task[None] | None = None
         self._storing: set[asyncio.Task[Any]] = set()
-        self._gathering = GroupCommit(self.accept_many)
+        self._gathering = GroupCommit(self._accept_in_turn, overlapping=_OVERLAPPING)
+        self._last_turn: Turn | None = None
         self._signals = signals
         self._revoker = Revoker(
             revocations, worker.threads, own_worker=lambda: worker.id, signals=signals
@@ -224,7 +226,12 @@ class Engine:
         The fault of one entry is its error and does not affect the others. Raises
         StorageError when nothing could be stored.
         """
-        return await self._finish(self._accept(entries))
+        return await self._finish(self._accept(entries, Turn()))
+
+    async def _accept_in_turn(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
+        # What comes while a full step is being stored is checked meanwhile, and stored after it.
+        self._last_turn = turn = Turn(self._last_turn)
+        return await self._finish(self._accept(entries, turn))
 
     async def _finish(self, storing: Coroutine[Any, Any, T]) -> T:
         # A cancelled caller must not leave stored sends that were not begun.
@@ -233,17 +240,19 @@ class Engine:
         task.add_done_callback(self._storing.discard)
         return await asyncio.shield(task)
 
-    async def _accept(self, entries: Sequence[Unread]) -> list[Acceptance | HandbellError]:
+    async def _accept(
+        self, entries: Sequence[Unread], turn: Turn
+    ) -> list[Acceptance | HandbellError]:
         worker = (self.worker.id or None) if self._starting is not None else None
-        with self.worker.release_log.begin() as snapshot:
+        with turn, self.worker.release_log.begin() as snapshot:
             # In one step: waking a thread twice waits twice for the interpreter lock.
-            outcomes = await in_thread(self._prepare_and_store, entries, worker)
+            outcomes = await in_thread(self._prepare_and_store, entries, worker, turn)
             left = self._begin([one for one in outcomes if _is_stored(one)], snapshot)
             await self.worker.put(left)
             return [_outcome(one) for one in outcomes]
 
     def _prepare_and_store(
-        self, unread: Sequence[Unread], worker: int | None
+        self, unread: Sequence[Unread], worker: int | None, turn: Turn
     ) -> list[Prepared | HandbellError]:
         """Parse and check sends, and store the new ones.
 
@@ -252,11 +261,11 @@ class Engine:
         with self._hold_templates():
             read = [_read(one) for one in unread]
         entries = [one for one in read if isinstance(one, Entry)]
-        prepared = self._store(entries, worker) if entries else []
+        prepared = self._store(entries, worker, turn) if entries else []
         following = iter(prepared)
         return [next(following) if isinstance(one, Entry) else one for one in read]
 
-    def _store(self, entries: Sequence[Entry], worker: int | None) -> list[Prepared]:
+    def _store(self, entries: Sequence[Entry], worker: int | None, turn: Turn) -> list[Prepared]:
         room: dict[str, int] = {}
         if worker is not None:
             apps = {entry.app.id: entry.app for entry in entries}
@@ -271,6 +280,7 @@ class Engine:
             drafts.append(
                 Draft(order=one.order, targets=one.targets, worker=worker if is_taken else None)
             )
+        turn.wait()
         stored = self._sends.accept_many(drafts) if drafts else []
         for one, outcome in zip(fresh, stored, strict=True):
             if isinstance(outcome, HandbellError):

@@ -20,6 +20,8 @@ from .entries import EntryReader
 LONGEST_WAIT_SECONDS: Final = 30
 """How long a call waits for the outcome at most, whatever it prefers."""
 
+_PARTS_AT_ONCE: Final = 2
+
 Outcome = Acceptance | HandbellError
 
 
@@ -73,18 +75,34 @@ async def accept_list(
             return [_read(reader, value, number) for number, value in enumerate(values, start=1)]
 
     entries = await context.run(read)
-    return [_answer(outcome) for outcome in await accept_parts(context, entries)]
+    return [_answer(outcome) for outcome in await PartSender(context).accept(entries)]
 
 
-async def accept_parts(context: Context, entries: Sequence[Entry | HandbellError]) -> list[Outcome]:
-    """Return the outcome of each entry; what could not be read has its error already.
+class PartSender:
+    """Has entries stored in parts, in their order; others have their turn between the parts.
 
-    They are stored in parts, between which others have their turn.
+    One part is checked while the one before it is being stored.
     """
-    outcomes: list[Outcome] = []
-    for some in chunks(entries, MOST_AT_ONCE):
-        outcomes += await _accept(context, some)
-    return outcomes
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._turn = asyncio.Lock()
+        self._places = asyncio.Semaphore(_PARTS_AT_ONCE)
+
+    async def accept(self, entries: Sequence[Entry | HandbellError]) -> list[Outcome]:
+        """Return the outcome of each entry; what could not be read has its error already.
+
+        What comes first is stored first, also where others call meanwhile.
+        """
+        async with self._turn:
+            parts = [await self._begin(some) for some in chunks(entries, MOST_AT_ONCE)]
+        return [outcome for outcomes in await asyncio.gather(*parts) for outcome in outcomes]
+
+    async def _begin(self, entries: Sequence[Entry | HandbellError]) -> asyncio.Task[list[Outcome]]:
+        await self._places.acquire()
+        part = asyncio.create_task(_accept(self._context, entries))
+        part.add_done_callback(lambda _: self._places.release())
+        return part
 
 
 def _read(reader: EntryReader, value: object, number: int) -> Entry | HandbellError:

@@ -11,7 +11,7 @@ from handbell.errors import HandbellError
 from handbell.server.context import Context
 from handbell.server.problems import members_of
 
-from .acceptance import Outcome, accept_parts
+from .acceptance import Outcome, PartSender
 from .entries import EntryReader
 from .lines import Line
 from .representation import told
@@ -31,7 +31,10 @@ class LineSender:
     is_brief: bool = False
     accepted: int = 0
     refused: int = 0
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _parts: PartSender = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = PartSender(self.context)
 
     async def step(self, lines: Sequence[Line]) -> Awaitable[bytes]:
         """Read lines, and return what stores their sends and gives the answers."""
@@ -53,9 +56,7 @@ class LineSender:
             return error
 
     async def _store(self, lines: Sequence[Line], entries: Sequence[Read]) -> bytes:
-        # What comes first is stored first, also where others call meanwhile.
-        async with self._turn:
-            outcomes = await accept_parts(self.context, entries)
+        outcomes = await self._parts.accept(entries)
         return b"".join(map(self._answer, lines, outcomes))
 
     def _answer(self, line: Line, outcome: Outcome) -> bytes:
