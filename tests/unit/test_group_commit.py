@@ -1,12 +1,14 @@
 """Sends that come together are stored together, and each caller gets its own."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from handbell.errors import StorageError
-from handbell.storage.group_commit import GroupCommit
+from handbell.storage.group_commit import GroupCommit, Turn
 
 
 class Shelf:
@@ -159,3 +161,58 @@ def test_who_does_not_come_back_is_waited_for_once() -> None:
         assert shelf.steps == [[1, 2, 3], [4, 5], [6, 7]]
 
     asyncio.run(run())
+
+
+def test_only_a_full_step_begins_beside_another_one() -> None:
+    """Two run at once where the second is full; what fills none waits for both."""
+
+    async def run() -> None:
+        shelf = Shelf()
+        shelf.portal.clear()
+        gathering = GroupCommit(shelf.store, most=2, overlapping=2)
+        calls = [asyncio.create_task(gathering.bring([n, n])) for n in (1, 2, 3)]
+        await _let_others_run()
+        assert shelf.steps == [[1, 1], [2, 2]]
+        calls.append(asyncio.create_task(gathering.bring([4])))
+        shelf.portal.set()
+        assert await asyncio.gather(*calls) == [[2, 2], [4, 4], [6, 6], [8]]
+        assert shelf.steps == [[1, 1], [2, 2], [3, 3], [4]]
+
+        shelf.portal.clear()
+        calls = [asyncio.create_task(gathering.bring(some)) for some in ([5, 5], [6])]
+        await _let_others_run()
+        assert shelf.steps[4:] == [[5, 5]]
+        calls.append(asyncio.create_task(gathering.bring([7])))
+        await _let_others_run()
+        assert shelf.steps[4:] == [[5, 5], [6, 7]]
+        shelf.portal.set()
+        assert await asyncio.gather(*calls) == [[10, 10], [12], [14]]
+
+    asyncio.run(run())
+
+
+def test_overlapping_steps_take_their_turns_in_order() -> None:
+    """The last one waits for each before it, also for one behind which another ended early."""
+    turns = [Turn()]
+    for _ in range(3):
+        turns.append(Turn(turns[-1]))
+    order: list[int] = []
+    first_may_end = threading.Event()
+
+    def step(number: int) -> None:
+        with turns[number] as turn:
+            if number == 1:
+                # Ends without having had anything to store.
+                return
+            turn.wait()
+            if number == 0:
+                first_may_end.wait(20)
+            order.append(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        steps = [pool.submit(step, number) for number in (3, 2, 1, 0)]
+        steps[2].result(20)
+        first_may_end.set()
+        for each in steps:
+            each.result(20)
+    assert order == [0, 2, 3]

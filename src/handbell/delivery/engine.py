@@ -266,13 +266,13 @@ class Engine:
         return [next(following) if isinstance(one, Entry) else one for one in read]
 
     def _store(self, entries: Sequence[Entry], worker: int | None, turn: Turn) -> list[Prepared]:
-        room: dict[str, int] = {}
-        if worker is not None:
-            apps = {entry.app.id: entry.app for entry in entries}
-            room = {name: self.worker.app_states.room_of(app) for name, app in apps.items()}
+        room = self._room_for(entries, worker)
         prepared = self._intake.prepare(entries, is_sent_now=lambda app: room.get(app.id, 0) > 0)
         fresh = [one for one in prepared if one.error is None and one.accepted is None]
-        drafts = []
+        turn.wait()
+        # Looked at again, as the former step may have taken some of it.
+        room = self._room_for(entries, worker)
+        drafts: list[Draft] = []
         for one in fresh:
             left = room.get(one.entry.app.id, 0) - len(one.targets or ())
             room[one.entry.app.id] = left
@@ -280,7 +280,6 @@ class Engine:
             drafts.append(
                 Draft(order=one.order, targets=one.targets, worker=worker if is_taken else None)
             )
-        turn.wait()
         stored = self._sends.accept_many(drafts) if drafts else []
         for one, outcome in zip(fresh, stored, strict=True):
             if isinstance(outcome, HandbellError):
@@ -288,6 +287,13 @@ class Engine:
             else:
                 one.accepted = outcome
         return prepared
+
+    def _room_for(self, entries: Sequence[Entry], worker: int | None) -> dict[str, int]:
+        """Return how many pushes of each app the worker can take now, by the app's id."""
+        if worker is None:
+            return {}
+        apps = {entry.app.id: entry.app for entry in entries}
+        return {name: self.worker.app_states.room_of(app) for name, app in apps.items()}
 
     def plan(
         self, app: App, recipients: Recipients, *, is_development: bool = False
