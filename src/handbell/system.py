@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from handbell.delivery.queue.broker import Broker
 
 _LEAST_SECONDS: Final = 0.1
-_ANSWER_MARGIN_SECONDS: Final = 5.0
+ANSWER_MARGIN_SECONDS: Final = 5.0
+"""How much longer than its time-outs a push may take until its answer is given up."""
 
 
 class System(Stores):
@@ -191,7 +192,7 @@ class System(Stores):
             hooks=self.hooks,
             answer_seconds=self.settings.connect_timeout
             + self.settings.request_timeout
-            + _ANSWER_MARGIN_SECONDS,
+            + ANSWER_MARGIN_SECONDS,
             now=self.now,
             clock=self.clock,
         )

@@ -14,13 +14,21 @@ from typing import Final
 import pytest
 from bench.postgresql import free_port
 
+from handbell import __version__
+from handbell.settings import Settings
+from handbell.system import ANSWER_MARGIN_SECONDS
+
 from .tools import build, fetch, go_program, need, python_venv, run
 
 pytestmark = pytest.mark.timeout(500)
 
 ROOT: Final = Path(__file__).parents[3]
 DEPLOY: Final = ROOT / "deploy"
-SECRETS: Final = {"POSTGRES_PASSWORD": "secret", "HANDBELL_SECRET_KEY": "key"}
+SECRETS: Final = {
+    "POSTGRES_PASSWORD": "secret",
+    "NATS_PASSWORD": "secret",
+    "HANDBELL_SECRET_KEY": "key",
+}
 _HEALTH: Final = re.compile(r"^HEALTHCHECK .*CMD (\[.*\])$", re.MULTILINE)
 _STEP: Final = re.compile(r"^(COPY|RUN) (.+)$", re.MULTILINE)
 
@@ -33,10 +41,10 @@ def test_compose_reads_its_file_and_names_what_is_not_set() -> None:
     assert told.returncode == 0, told.stderr
     for service in ("migrate", "server", "worker", "postgres", "nats"):
         assert re.search(rf"^  {service}:$", told.stdout, re.MULTILINE), service
-    without = dict.fromkeys(SECRETS, "")
-    refused = run([program, file], env=without)
-    assert refused.returncode != 0
-    assert any(name in refused.stdout + refused.stderr for name in SECRETS)
+    for name in SECRETS:
+        refused = run([program, file], env=SECRETS | {name: ""})
+        assert refused.returncode != 0
+        assert name in refused.stdout + refused.stderr
 
 
 def test_kubernetes_would_take_the_manifests() -> None:
@@ -163,3 +171,30 @@ def test_the_image_runs_as_nobody_in_particular_and_writes_its_home_alone() -> N
     assert "read_only: true" in compose
     assert "readOnlyRootFilesystem: true" in manifests
     assert "runAsNonRoot: true" in manifests
+
+
+def test_what_is_deployed_is_this_version_and_has_time_to_stop() -> None:
+    """Images are named by version, and a stop waits longer than the answers to pushes may take."""
+    settings = Settings()
+    drain = settings.connect_timeout + settings.request_timeout + ANSWER_MARGIN_SECONDS
+    compose = (DEPLOY / "compose.yaml").read_text()
+    manifests = (DEPLOY / "kubernetes" / "handbell.yaml").read_text()
+    units = [unit.read_text() for unit in (DEPLOY / "systemd").iterdir()]
+    for text in (compose, manifests):
+        assert set(re.findall(r"image: handbell\S*", text)) == {f"image: handbell:{__version__}"}
+    sleeps = re.findall(r'command: \[sleep, "(\d+)"\]', manifests)
+    graces = re.findall(r"terminationGracePeriodSeconds: (\d+)", manifests)
+    assert len(graces) == 2
+    assert min(map(int, graces)) > drain + max(map(int, sleeps))
+    stops = re.findall(r"stop_grace_period: (\d+)s\n\nservices", compose)
+    stops += [found for unit in units for found in re.findall(r"TimeoutStopSec=(\d+)", unit)]
+    assert len(stops) == 1 + len(units)
+    assert min(map(int, stops)) > drain
+
+
+def test_kubernetes_and_systemd_keep_secrets_out_of_the_environment() -> None:
+    """They are in a file that the settings name."""
+    for file in ((DEPLOY / "kubernetes" / "handbell.yaml"), *(DEPLOY / "systemd").iterdir()):
+        text = file.read_text()
+        assert "HANDBELL_CONFIG" in text
+        assert not re.search(r"secretRef|secretKeyRef|EnvironmentFile|HANDBELL_SECRET_KEY", text)
