@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handbell.delivery.policy.circuit import CircuitScope, ServiceCircuit
 from handbell.delivery.policy.decision import (
     UNREACHED,
     Decision,
@@ -17,7 +18,7 @@ from handbell.delivery.policy.decision import (
     health_signal,
 )
 from handbell.delivery.policy.meanings import meaning
-from handbell.delivery.policy.ramp_up import TrafficRamp
+from handbell.delivery.policy.ramp_up import RampUps, TrafficRamp
 from handbell.delivery.policy.retry import RetryAt, next_attempt, row_of
 from handbell.gateways.outcomes import DeviceGone, Outcome, Refused, RetryLater, Unknown
 from handbell.services.reactions import Reaction, Reason
@@ -185,6 +186,23 @@ def test_traffic_rises_no_faster_than_the_service_wants(steps: list[tuple[float,
         passed = now - began
         if passed < seconds:
             assert granted <= peak * (passed**2 / 2 + 1) / seconds
+
+
+@given(st.integers(1, 300), st.lists(st.floats(0.05, 5), min_size=1, max_size=20))
+def test_a_fleet_rises_no_faster_than_one_worker(workers: int, pauses: list[float]) -> None:
+    """All workers of a database together keep to the rate of the service's ramp."""
+    now = 1.0
+    place = CircuitScope("", "production", "key", "shop-project", "fcm")
+    fleet = [RampUps(lambda: now) for _ in range(workers)]
+    for one in fleet:
+        one.divide(workers)
+    began, granted = now, 0
+    for pause in pauses:
+        granted += sum(one.pace(ServiceCircuit(place), 5000) for one in fleet)
+        passed = now - began
+        if passed < FCM.ramp_seconds:
+            assert granted <= FCM.peak_per_second * (passed**2 / 2 + 1) / FCM.ramp_seconds
+        now += pause
 
 
 def test_after_the_ramp_everything_goes() -> None:

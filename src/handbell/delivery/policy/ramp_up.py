@@ -19,7 +19,8 @@ class TrafficRamp:
 
     Over the service's ``ramp_seconds`` the rate rises in proportion to time, from what one second
     of the first share allows to ``peak_per_second``; from then on it is free, until nothing was
-    sent for as long. Instants are those of a monotonic clock, in seconds.
+    sent for as long. Of several workers each has an equal ``share`` of that rate. Instants are
+    those of a monotonic clock, in seconds.
     """
 
     service: PushService
@@ -27,9 +28,9 @@ class TrafficRamp:
     last: float = -math.inf
     granted: int = 0
 
-    def grant(self, wanted: int, now: float) -> int:
+    def grant(self, wanted: int, now: float, share: float = 1.0) -> int:
         """Return how many of ``wanted`` pushes may go now."""
-        seconds, peak = self.service.ramp_seconds, self.service.peak_per_second
+        seconds, peak = self.service.ramp_seconds, self.service.peak_per_second * share
         if now - self.last > seconds:
             self.began, self.granted = now, 0
         passed = now - self.began
@@ -53,6 +54,11 @@ class RampUps:
         self._clock = clock
         self._waiting: dict[tuple[CircuitScope, int], float] = {}
         self._traffic: dict[CircuitScope, TrafficRamp] = {}
+        self._workers = 1
+
+    def divide(self, workers: int) -> None:
+        """Share the services' own ramps with so many workers, this one among them."""
+        self._workers = workers
 
     def pace(self, service: ServiceCircuit, wanted: int) -> int:
         """Return how many of ``wanted`` pushes a service's own ramp allows now.
@@ -64,7 +70,7 @@ class RampUps:
         if not its.ramp_seconds or place.environment == "twin":
             return wanted
         ramp = self._traffic.setdefault(place, TrafficRamp(its))
-        return ramp.grant(wanted, self._clock())
+        return ramp.grant(wanted, self._clock(), 1 / self._workers)
 
     def grant(self, service: ServiceCircuit, urgency: int, wanted: int, now: float) -> int:
         """Return how many of ``wanted`` pushes may go now; 0 while more urgent ones wait.

@@ -111,6 +111,8 @@ class Worker:
         self.in_flight = InFlight()
         self._routes = Routes(now)
         self._ramps = RampUps(clock)
+        self._known_workers = known_workers
+        self._on_place = on_place
         self.app_states = AppStates(
             rules_store,
             self.in_flight,
@@ -133,7 +135,7 @@ class Worker:
             on_loss=self._lose,
             on_jump=self.app_states.move,
             on_beat=on_beat,
-            on_place=on_place,
+            on_place=self._note_place,
         )
         self._signals = signals
         self._poller = Poller(
@@ -250,12 +252,20 @@ class Worker:
 
     # Life
 
+    def _note_place(self, position: int, workers: int) -> None:
+        self._ramps.divide(workers)
+        if self._on_place is not None:
+            self._on_place(position, workers)
+
     async def start(self) -> None:
         """Enter the worker and begin to take work. Raises StoppedError if it was stopped."""
         if self._is_stopping:
             raise stopped()
         self._signals.listen()
         await self._heartbeat.begin()
+        # At once, unlike other shares: a fleet that starts anew would rise too fast together.
+        _, workers = await self.storage_retry.call(self._known_workers.place_of, self.id)
+        self._ramps.divide(workers)
         self._routes.adopt(await self.threads.run(self.rules_store.outages), self._routes.known())
         self._loops = [
             asyncio.create_task(self._take_work()),
