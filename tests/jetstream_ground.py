@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import nats
 import pytest
+from bench.chaos import Clock
 from bench.nats import NatsServer
 from bench.postgresql import Unavailable
 from sqlalchemy import func, select
@@ -41,12 +42,18 @@ class Ground:
     app: App
     broker: NatsServer
     gateways: list[ScriptedGateway] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
 
     @asynccontextmanager
-    async def worker(self, answers: str = "accepted") -> AsyncIterator[System]:
-        """Run a worker whose pushes all end alike."""
-        system = ScriptedSystem(self.settings)
-        gateway = system.gateway = ScriptedGateway(answers)
+    async def worker(
+        self, answers: str = "accepted", gateway: ScriptedGateway | None = None
+    ) -> AsyncIterator[System]:
+        """Run a worker whose pushes all end alike, or as a gateway has it."""
+        clock = self.clock
+        system = ScriptedSystem(
+            self.settings, now=clock, clock=clock.steady, machine=clock.machine, has_own_time=True
+        )
+        gateway = system.gateway = gateway or ScriptedGateway(answers)
         self.gateways.append(gateway)
         await system.engine.start()
         try:

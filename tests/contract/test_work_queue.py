@@ -262,9 +262,31 @@ def test_a_worker_that_died_loses_all_it_has_and_hears_of_it(installation: Insta
     assert machine.take() == Taken([], [])
     dead.close()
     machine.runner.run(machine.queue.sweep())
-    assert _numbers(machine.take()) == _numbers(taken)
+    again = machine.take()
+    assert _numbers(again) == _numbers(taken)
+    assert [one.failures for one in again.due] == [1, 1, 1]
     assert not machine.runner.run(dead.queue.extend(dead.worker))
     machine.runner.run(dead.queue.close())
+
+
+def test_what_loses_a_worker_again_comes_later(installation: Installation) -> None:
+    """The second time it is held, and so is a shard; what others say of it starts anew."""
+    last = installation.add()
+    installation.send(1, 2)
+    installation.send()
+    for losses in range(2):
+        machine = installation.add()
+        taken = machine.receive()
+        while not taken.shards:
+            taken = Taken(taken.due, machine.receive().shards)
+        assert {one.failures for one in taken.due} == {losses}
+        assert [one.failures for one in taken.shards] == [losses]
+        machine.close()
+        last.runner.run(last.queue.sweep())
+    assert last.take() == Taken([], [])
+    states = installation.system.reports.newest()
+    assert [one.states for one in states] == [{}, {"held": 2}]
+    assert not any(one.is_running for one in states)
 
 
 def test_a_shard_is_with_one_worker_and_each_takes_another_notification(

@@ -3,14 +3,17 @@
 import asyncio
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import update
 from tests.console import open_console
 from tests.jetstream_ground import PEOPLE, Ground, until
-from tests.scripted import EVERYBODY
+from tests.scripted import EVERYBODY, ScriptedGateway
 
 from handbell.delivery.queue.broker_state import BrokerState
+from handbell.gateways.gateway import Push, Report
 from handbell.server.asgi_server import make_context
 from handbell.server.health import check
 from handbell.storage.tables import workers
@@ -174,6 +177,40 @@ def test_a_worker_without_its_broker_is_there_and_does_not_count(ground: Ground)
             await until(lambda: system.status.read().workers == 1)
 
     asyncio.run(scenario())
+
+
+@dataclass(eq=False)
+class Broken(ScriptedGateway):
+    """Fails as a whole until it ``is_mended``."""
+
+    is_mended: bool = False
+
+    async def send(self, batch: Sequence[Push], report: Report) -> None:
+        """Take pushes, once somebody has mended it."""
+        if batch and not self.is_mended:
+            raise ValueError("not yet")
+        await super().send(batch, report)
+
+
+def test_what_fails_again_and_again_is_a_dead_letter(ground: Ground) -> None:
+    """A mistake of ours ends it after a few times; sent again, it goes out by the broker."""
+    gateway = Broken("accepted")
+
+    async def scenario() -> None:
+        await ground.accept("user1@example.com")
+        await ground.accept(EVERYBODY)
+        async with ground.worker(gateway=gateway) as system:
+            while ground.states() != {"dead_letter": 1 + PEOPLE}:
+                await until(lambda: not system.engine.worker.app_states.in_flight)
+                ground.clock.move(60)
+                await asyncio.sleep(0.1)
+            gateway.is_mended = True
+            assert await ground.server.engine.resend(ground.app) == 1 + PEOPLE
+            await ground.until_sent(1 + PEOPLE)
+        await ground.server.close_gateways()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert set(ground.pushed.values()) == {1}
 
 
 def test_a_message_of_another_version_is_left_alone(ground: Ground) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from handbell.delivery.events import Hooks
@@ -14,7 +14,8 @@ from handbell.delivery.work.in_flight import InFlight
 from handbell.errors import StorageError
 from handbell.storage.storage_retry import StorageRetry, stopped
 
-from .outcome_batch import Batch, OutcomeWriter
+from .outcome_batch import Batch, Ending, OutcomeWriter
+from .outcome_rows import unwritable_ending
 from .settle import Settlement
 from .write import is_true
 
@@ -45,8 +46,10 @@ class Flusher:
         hooks: Hooks,
         storage_retry: StorageRetry,
         poller: Poller,
+        now: Callable[[], float],
     ) -> None:
         self._book = book
+        self._now = now
         self._recorder = recorder
         self._queue = queue
         self._worker = worker
@@ -100,7 +103,8 @@ class Flusher:
     async def _record(self, batch: Batch) -> set[int]:
         """Write a batch; if that fails, write every part of it that can be written.
 
-        Returns the sessions that stay as they are in spite of it.
+        A delivery whose outcome cannot be written is a dead letter. Returns the sessions that stay
+        as they are in spite of it.
         """
         kept: set[int] = set()
         try:
@@ -110,9 +114,20 @@ class Flusher:
         for part in batch.parts():
             try:
                 kept |= await self._storage_retry.call(self._recorder.record, part)
-            except Exception:  # noqa: BLE001 - the same
+            except Exception as error:  # noqa: BLE001 - the same
                 _log.exception("Could not record outcome; left out: %s", part)
+                await self._bury(part.endings, error)
         return kept
+
+    async def _bury(self, endings: Sequence[Ending], error: Exception) -> None:
+        """Write dead letters for deliveries whose outcomes cannot be written."""
+        try:
+            if endings:
+                at = int(self._now() * 1000)
+                dead = Batch(endings=[unwritable_ending(one, error, at) for one in endings])
+                await self._storage_retry.call(self._recorder.record, dead)
+        except Exception:  # noqa: BLE001 - they are released when the worker stops
+            _log.exception("Could not record dead letters: %s", endings)
 
     def close(self) -> None:
         """Stop writing: current and later waiters get StoppedError."""

@@ -130,6 +130,23 @@ def lost_ending(item: Due, now: float) -> Ending:
     return _dead_letter(item, WORKER_LOST, detail, now)._replace(failures=item.failures)
 
 
+def unwritable_ending(ending: Ending, error: Exception, now: int) -> Ending:
+    """Return the row of a delivery whose outcome cannot be written; ``now`` is in milliseconds."""
+    return ending._replace(
+        state="dead_letter",
+        reason=INTERNAL_ERROR,
+        # The text of a database's error may repeat what was to be written.
+        detail=f"it ended, and its outcome could not be written: {type(error).__name__}",
+        due_at=None,
+        is_repeat=True,
+        finished_at=now,
+        status=None,
+        unique_id=None,
+        sent_at=None,
+        begun_at=None,
+    )
+
+
 def _dead_letter(item: Due, reason: str, detail: str, now: float) -> Ending:
     return Ending(
         notification_id=item.notification,

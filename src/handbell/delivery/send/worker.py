@@ -162,6 +162,7 @@ class Worker:
             hooks=self.hooks,
             storage_retry=storage_retry,
             poller=self._poller,
+            now=now,
         )
         self._gateways = gateways = GatewayCache(
             find_gateway, drop_gateway, self._routes, threads=threads, clock=clock
