@@ -30,7 +30,7 @@ PROCESSES: Final = 2
 THREADS: Final = 3
 FINISH_SECONDS: Final = 60.0
 
-_OPEN: Final = "state NOT IN ('sent', 'failed', 'expired', 'cancelled')"
+_OPEN: Final = "state NOT IN ('sent', 'failed', 'dead_letter', 'expired', 'cancelled')"
 
 
 @dataclass(slots=True)

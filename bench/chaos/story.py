@@ -27,7 +27,7 @@ _OUTAGE_SHARE: Final = 0.08
 _SHORTEST_EPISODE: Final = 6.0
 _PACE: Final = (0.2, 1.0)
 _LEAP: Final = (16 * 60, 40 * 60)
-_OPEN: Final = "state NOT IN ('sent', 'failed', 'expired', 'cancelled')"
+_OPEN: Final = "state NOT IN ('sent', 'failed', 'dead_letter', 'expired', 'cancelled')"
 
 
 class Chaos:

@@ -34,7 +34,7 @@ FINISH_SECONDS: Final = 300.0
 _LONGEST_CUT: Final = 25.0
 """Longer than a lease, so that others take over meanwhile."""
 _LOOK_SECONDS: Final = 0.5
-_OPEN: Final = "state NOT IN ('sent', 'failed', 'expired', 'cancelled')"
+_OPEN: Final = "state NOT IN ('sent', 'failed', 'dead_letter', 'expired', 'cancelled')"
 _SWITCHED_ENDS: Final = {"sent", "cancelled SessionClosed", "failed SessionClosed"}
 
 

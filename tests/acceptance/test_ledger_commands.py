@@ -92,6 +92,9 @@ def test_what_was_sent_is_told_counted_and_taken_back(shell: Shell) -> None:
     later, hello = shell.read("notification", "list")
     assert (later["title"], later["states"], hello["states"]) == ("Later", {"held": 1}, {"sent": 1})
     assert "1 held, Scheduled" in shell.run("notification", "show", later["id"], "--follow")
+    assert "There is no dead letter of" in shell.run("notification", "resend", later["id"])
+    assert shell.read("notification", "list", "--state", "dead_letter") == []
+    assert shell.read("notification", "resend") == {"resent": 0}
     assert "Cancelled 1 delivery of 1" in shell.run("notification", "cancel", later["id"])
     shown = shell.read("notification", "show", hello["id"])
     assert (shown["accepted"], shown["sent"], shown["urgency"]) == (1, 1, "urgent")

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.buried import bury
 from tests.conftest import Stage
 from tests.serving import Server, server
 
@@ -222,6 +223,30 @@ def test_cancel_says_what_it_caught(sender: Sender, server: Server, stage: Stage
     noted = [one for one in server.system.audit.list() if one.action == "notification.cancel"]
     assert {one.subject for one in noted} == {outcome["id"]}
     assert all(one.actor.startswith("key hbk_") for one in noted)
+
+
+def test_dead_letters_are_found_and_sent_again(
+    sender: Sender, server: Server, stage: Stage
+) -> None:
+    """They are in the list, the funnel and the status; sent again they wait as they did before."""
+    stage.add_phone(FIRST)
+    sent = _send(sender, send_at="2999-01-01T00:00Z")["id"]
+    _send(sender)
+    bury(server.system, stage.app, sent)
+    assert [one["id"] for one in sender.get("?state=dead_letter").json()["data"]] == [sent]
+    funnel = sender.get(f"/{sent}").json()
+    assert (funnel["states"], funnel["success"]) == ({"dead_letter": 1}, False)
+    assert funnel["reasons"][0]["fix"].endswith(
+        f"POST /v1/apps/{stage.app.id}/notifications/{sent}/resend"
+    )
+    assert server.system.status.read().dead_letters == 1
+    assert sender.post(f"/{sent}/resend").json() == {"resent": 1}
+    assert sender.post(f"/{sent}/resend").json() == {"resent": 0}
+    assert server.system.status.read().dead_letters == 0
+    deadline = time.monotonic() + 10
+    while sender.get(f"/{sent}").json()["states"] != {"held": 1}:
+        assert time.monotonic() < deadline
+    assert "notification.resend" in {one.action for one in server.system.audit.list()}
 
 
 def test_replace_shows_new_content_in_its_place(sender: Sender, stage: Stage) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert
+from tests.buried import bury
 from tests.conftest import Stage
 from tests.console import Visitor, open_console
 from tests.reported import report
@@ -302,6 +303,22 @@ def test_what_is_not_sent_yet_is_taken_back_after_asking(console: Console) -> No
         one for one in console.stage.system.audit.list() if one.action == "notification.cancel"
     ]
     assert [one.subject for one in trail] == [sent, sent]
+
+
+def test_a_dead_letter_is_seen_and_sent_again(console: Console) -> None:
+    """Activity filters by it, its page says what happened, and a button sends it again."""
+    console.stage.add_phone("user1@example.com")
+    sent = console.send("user1@example.com", send_at="2099-01-01T10:00Z", wait=False)
+    bury(console.stage.system, console.stage.app, sent)
+    assert "Dead letters" in console.get("?standing=dead_letter")
+    assert "1 dead letter in all apps" in console.get("")
+    page = console.get(f"/{sent}")
+    assert "Handbell itself failed to send it" in page
+    assert f'action="{console.home}/{sent}/resend"' in page
+    answer = console.visitor.post(f"{console.home}/{sent}/resend")
+    assert "1 dead letter sent again" in answer.text
+    assert "Dead letters" not in answer.text
+    assert "no dead letter left" in console.visitor.post(f"{console.home}/{sent}/resend").text
 
 
 def test_a_notification_of_another_app_is_not_there(console: Console) -> None:
