@@ -1,6 +1,7 @@
 """Where each push service is reached from here: its host, its proxy, the authority to trust."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from handbell.services.table import SERVICES
 from handbell.services.webpush.hosts import PushHosts
 from handbell.settings import Settings
 from handbell.twin.discovery import Address as TwinAddress
-from handbell.twin.discovery import read_address
+from handbell.twin.discovery import KnownTwin
 
 TWIN: Final = "twin"
 _NO_TWIN: Final = "https://(the twin, not running)"
@@ -25,13 +26,13 @@ _NO_TWIN: Final = "https://(the twin, not running)"
 class ServiceEndpoints:
     """The endpoints of push services, by the settings and by what a twin says of itself.
 
-    ``twin_folder`` is where a twin writes its addresses: they are read anew each time, because a
+    ``twin_folder`` is where a twin writes its addresses: they are looked up each time, because a
     twin may start later or elsewhere.
     """
 
     def __init__(self, settings: Settings, *, twin_folder: Path) -> None:
         self._settings = settings
-        self._twin_folder = twin_folder
+        self._known_twin = KnownTwin(twin_folder)
 
     def endpoint(self, service: str, environment: str) -> Endpoint:
         """Return the endpoint of a service's environment, with its trusted authority.
@@ -65,14 +66,20 @@ class ServiceEndpoints:
     @property
     def push_hosts(self) -> PushHosts:
         """Return which endpoints of browsers are sent to."""
-        address = read_address(self._twin_folder)
+        address = self._known_twin.address()
         twin = None if address is None else address.webpush_url or None
-        return PushHosts.read(self._settings.web_push_hosts, twin=twin)
+        return replace(self._public_hosts, twin=twin)
+
+    @cached_property
+    def _public_hosts(self) -> PushHosts:
+        return PushHosts.read(self._settings.web_push_hosts)
 
     def check_address(self, address: Address, environment: str) -> None:
         """Raise RegistryError for an address at a host that is not sent to."""
         if SERVICES[address.service].origin_of is not None:
-            self.push_hosts.target(address.token, environment)
+            # Only the twin's own addresses depend on where it is.
+            hosts = self.push_hosts if environment == TWIN else self._public_hosts
+            hosts.target(address.token, environment)
 
     def web_push_twin(self) -> TwinAddress:
         """Return the addresses of a twin that knows Web Push. Raises TwinError for none."""
@@ -81,7 +88,7 @@ class ServiceEndpoints:
         return address
 
     def _twin(self) -> TwinAddress:
-        address = read_address(self._twin_folder)
+        address = self._known_twin.address()
         if address is None:
             raise TwinError(
                 "The twin is not running",

@@ -1,12 +1,20 @@
 """The address file: how others find a running twin."""
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from handbell.twin.discovery import Address, read_address, remove_address, write_address
+from handbell.twin.discovery import (
+    KNOWN_SECONDS,
+    Address,
+    KnownTwin,
+    read_address,
+    remove_address,
+    write_address,
+)
 
 
 def address(port: int) -> Address:
@@ -28,6 +36,43 @@ def test_a_running_twin_is_found(tmp_path: Path) -> None:
         write_address(tmp_path, running)
         assert read_address(tmp_path) == running
     assert read_address(tmp_path) is None
+
+
+def test_who_asks_often_connects_seldom(tmp_path: Path) -> None:
+    """And hears at once of a start and a stop, and of a killed twin within a second."""
+    now = 100.0
+    known = KnownTwin(tmp_path, clock=lambda: now)
+    assert known.address() is None
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        running = address(page.getsockname()[1])
+        write_address(tmp_path, running)
+        assert [known.address() for _ in range(50)] == [running] * 50
+        assert _connections(page) == 1
+        now += KNOWN_SECONDS
+        assert [known.address() for _ in range(50)] == [running] * 50
+        assert _connections(page) == 1
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            write_address(tmp_path, address(other.getsockname()[1]))
+            assert known.address() == address(other.getsockname()[1])
+        write_address(tmp_path, running)
+        assert known.address() == running
+        remove_address(tmp_path, running)
+        assert known.address() is None
+        write_address(tmp_path, running)
+        assert known.address() == running
+    now += KNOWN_SECONDS
+    assert known.address() is None
+
+
+def _connections(page: socket.socket) -> int:
+    """Return how many connections wait to be accepted, and close them."""
+    page.setblocking(False)
+    number = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            page.accept()[0].close()
+            number += 1
+    return number
 
 
 def test_only_the_own_file_is_removed(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ Kept light: checking for a twin does not load the server.
 
 import contextlib
 import json
+import math
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,6 +19,9 @@ from handbell._files import refused
 from handbell.errors import TwinError
 
 ADDRESS_FILE: Final = "address.json"
+KNOWN_SECONDS: Final = 1.0
+"""How long a twin that listened is taken to listen."""
+
 _CONNECT_SECONDS: Final = 0.5
 
 
@@ -93,6 +99,35 @@ def read_address(folder: Path) -> Address | None:
     """
     address = _read(folder)
     return address if address is not None and _listens(address.page_url) else None
+
+
+class KnownTwin:
+    """The twin of a folder, for whoever asks often.
+
+    A start and a stop are noticed at once, by the file; whether a killed twin still listens is
+    asked at most once in :data:`KNOWN_SECONDS`. ``clock`` gives seconds that never go back.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._known: tuple[object, float, Address | None] = (None, -math.inf, None)
+
+    def address(self) -> Address | None:
+        """Return what :func:`read_address` does."""
+        written, now = self._written(), self._clock()
+        former, until, address = self._known
+        if written != former or now >= until:
+            address = None if written is None else read_address(self._folder)
+            self._known = written, now + KNOWN_SECONDS, address
+        return address
+
+    def _written(self) -> object:
+        try:
+            found = (self._folder / ADDRESS_FILE).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(folder: Path) -> Address | None:
