@@ -22,10 +22,25 @@ BOUNDS = Bounds(head_bytes=4096, headers=20, pipelined=5)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Edge]:
+def running() -> Iterator[Edge]:
     """Give a server with the usual patience."""
     with edge(bounds=BOUNDS, loop=uvloop.new_event_loop) as running:
         yield running
+
+
+@pytest.fixture
+def server(running: Edge) -> Edge:
+    """Give the server without what other tests have asked it."""
+    running.asked.requests.clear()
+    return running
+
+
+def until_asked(server: Edge, path: str) -> None:
+    """Return when the application is at a request, and the server has read what came with it."""
+    deadline = time.monotonic() + 20
+    while all(one["path"] != path for one in server.asked.requests):
+        assert time.monotonic() < deadline, "it was not asked"
+        time.sleep(0.005)
 
 
 def paths(server: Edge) -> list[str]:
@@ -231,7 +246,7 @@ def test_a_request_is_one_however_it_comes(name: str, pieces: str, server: Edge)
 @given(data=st.data())
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_requests_keep_their_order_and_bodies_however_they_are_cut(
-    server: Edge, data: st.DataObject
+    running: Edge, data: st.DataObject
 ) -> None:
     """Pipelined requests of every framing, cut anywhere, are asked once each, in their order."""
     bodies = data.draw(st.lists(st.text("ab\r\n0;: ", max_size=40), min_size=1, max_size=5))
@@ -249,7 +264,7 @@ def test_requests_keep_their_order_and_bodies_however_they_are_cut(
             trailer = "Authorization: x\r\n" if framing == "trailers" else ""
             wire += post(CHUNKED, body=f"{chunk}0\r\n{trailer}\r\n", path=path)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=4)))
-    with server.connect() as client:
+    with running.connect() as client:
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
             client.send(wire[start:end])
@@ -383,7 +398,7 @@ def test_a_refusal_waits_for_the_answers_before_it(server: Edge) -> None:
     """Nonsense behind a request that is being answered does not take its answer."""
     with server.connect() as client:
         client.send(request(path="/wait") + SECOND + b"nonsense\r\n\r\n")
-        time.sleep(0.05)
+        until_asked(server, "/wait")
         server.call(server.asked.release.set)
         assert [one[0] for one in client.answers()] == [200, 200, 400]
     server.call(server.asked.release.clear)
@@ -394,7 +409,7 @@ def test_so_many_requests_wait_on_one_connection(server: Edge) -> None:
     """Those within the bound are answered, then comes a refusal and the end."""
     with server.connect() as client:
         client.send(request(path="/wait") + SECOND * 50)
-        time.sleep(0.05)
+        until_asked(server, "/wait")
         server.call(server.asked.release.set)
         codes = [one[0] for one in client.answers()]
     server.call(server.asked.release.clear)
