@@ -1,5 +1,6 @@
 """What many tests share: a Handbell wired to a twin on both sides."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,6 +36,13 @@ def pytest_configure() -> None:
     """Let processes under test hear Ctrl-C, also in a run that a shell script put behind it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was collected: ten thousand tests live to the end."""
+    gc.freeze()
+    gc.enable()
 
 
 @dataclass(frozen=True)

@@ -366,6 +366,7 @@ def test_links_begin_with_the_address_that_others_use(
 
 def test_what_a_server_is_made_of_is_left_alone_by_the_collector(server: Server) -> None:
     """What lasts is not gone through again; what comes later is collected as ever."""
+    gc.unfreeze()
     try:
         settle()
         frozen = gc.get_freeze_count()
