@@ -22,7 +22,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import setting_values as values
 from ._mail import mailbox, read_mail
@@ -317,6 +317,18 @@ class Settings(BaseSettings):
         if url or "home" not in info.data:
             return url
         return f"sqlite:///{info.data['home'] / DATABASE_FILE}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what is given, then the environment; the other sources are not used."""
+        return init_settings, env_settings
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
