@@ -25,6 +25,7 @@ pytest_plugins = [
     "pytester",
     "tests.jetstream_ground",
     "tests.judges",
+    "tests.made_once",
     "tests.nats_server",
     "tests.postgresql",
 ]

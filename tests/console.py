@@ -50,7 +50,7 @@ class Desk:
     def client(self) -> httpx.Client:
         """Return a client that has not signed in and sends forms as a browser does."""
         headers = {"origin": self.url, "sec-fetch-site": "same-origin"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=10)
+        return self.server.client(headers=headers)
 
     @contextmanager
     def signed_in(self, mail: str = MAIL) -> Iterator["Visitor"]:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import pytest
 from tests.conftest import Stage
+from tests.made_once import plain_client
 
 from handbell._portal import new_loop
 from handbell.apps.app import App
@@ -115,9 +116,7 @@ class Server:
     ) -> httpx.Client:
         """Return an HTTP client of the server; ``key`` goes with each request."""
         headers = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
-        return httpx.Client(
-            base_url=self.url, headers=headers, timeout=10, trust_env=False, **options
-        )
+        return plain_client(self.url, headers=headers, **options)
 
 
 def _pass_on(done: "Future[None]", started: "Future[None]") -> None:

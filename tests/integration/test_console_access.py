@@ -258,7 +258,7 @@ def test_behind_a_proxy_every_address_has_the_root_path(tmp_path: Path) -> None:
     with closing(system.database), open_console(system) as desk:
         system.operators.add(MAIL, PASSWORD)
         headers = {"origin": "https://push.example.com"}
-        with httpx.Client(base_url=desk.url, headers=headers, timeout=10) as client:
+        with desk.server.client(headers=headers) as client:
             prefix = _prefix(client)
             page = client.get(f"{prefix}/console/sign-in").text
             assert 'action="/bells/console/sign-in"' in page

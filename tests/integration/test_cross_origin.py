@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from tests.made_once import plain_client
 from tests.serving import Server, server
 
 __all__ = ["server"]
@@ -33,7 +34,8 @@ def ask(method: str, address: str, origin: str, *, preflight: bool) -> httpx.Res
             "access-control-request-method": method,
             "access-control-request-headers": "authorization,content-type",
         }
-    return httpx.request("OPTIONS" if preflight else method, address, headers=headers)
+    with plain_client() as client:
+        return client.request("OPTIONS" if preflight else method, address, headers=headers)
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS.values(), ids=PATHS.keys())

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from tests.console import limited_by, open_console
 from tests.edge import Client
+from tests.made_once import plain_client
 from tests.serving import Server, start_server
 
 from handbell.http_server.bounds import Bounds
@@ -276,7 +277,7 @@ def test_a_name_that_is_not_ours_reads_nothing(server: Server, system: System) -
         assert client.get("/healthz").status_code == 200
     with (
         open_console(system) as desk,
-        httpx.Client(base_url=desk.url, headers={"Host": "rebound.example"}) as client,
+        desk.server.client(headers={"Host": "rebound.example"}) as client,
     ):
         for path in ("/console", "/console/sign-in", "/console/static/console.css"):
             assert client.get(path).status_code == 421, path
@@ -343,7 +344,7 @@ class Doors:
     def visitor(self, address: str) -> httpx.Client:
         """Return a browser at an address."""
         headers = {"X-Forwarded-For": address, "Origin": self._url}
-        return httpx.Client(base_url=self._url, headers=headers, timeout=10, trust_env=False)
+        return plain_client(self._url, headers=headers)
 
     def knock(
         self, address: str, password: str = WRONG, mail: str = MAIL, times: int = 1

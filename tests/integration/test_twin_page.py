@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 from tests.conftest import Stage
+from tests.made_once import plain_client
 
 from handbell.demo_environment import DemoEnvironment
 from handbell.errors import RegistryError, TwinError
@@ -426,7 +427,7 @@ def test_a_guarded_page_wants_the_token_of_its_link(
             ("DELETE", "/api/faults"),
             ("POST", "/api/keys"),
         ]
-        with httpx.Client(base_url=base, trust_env=False) as anybody:
+        with plain_client(base) as anybody:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "handbell_twin=x"}):
                 for method, path in ways:
                     answer = anybody.request(method, path, json={}, headers=headers)
@@ -435,13 +436,13 @@ def test_a_guarded_page_wants_the_token_of_its_link(
             assert [one.id for one in running.phones.values()] == [phone.id]
             bearer = {"Authorization": f"Bearer {token}"}
             assert anybody.post("/api/phones", json={}, headers=bearer).status_code == 201
-        with httpx.Client(trust_env=False, follow_redirects=True) as owner:
+        with plain_client(follow_redirects=True) as owner:
             opened = owner.get(running.page_link)
             assert (opened.status_code, str(opened.url)) == (200, f"{base}/")
             told = owner.get(f"{base}/api/state")
             assert told.status_code == 200
             assert token not in told.text
-        with httpx.Client(trust_env=False) as script:
+        with plain_client() as script:
             assert script.get(f"{running.page_link}/api/phones").status_code == 200
 
 
@@ -455,7 +456,7 @@ def test_phones_beside_a_server_are_made_by_who_has_the_link(
     with (
         DemoEnvironment(stage.system) as demo_environment,
         start_twin(tmp_path / "beside", hooks=demo_environment.hooks()) as running,
-        httpx.Client(base_url=running.page_url, trust_env=False) as anybody,
+        plain_client(running.page_url) as anybody,
     ):
         body = {"mail": "victim@example.com", "app": stage.app.id}
         assert anybody.post("/api/phones", json=body).status_code == status

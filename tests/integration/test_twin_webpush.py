@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.made_once import plain_client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
@@ -233,7 +234,7 @@ def test_what_a_real_browser_shows_is_a_card(twin: RunningTwin) -> None:
         talk.hello()
         endpoint = talk.register(str(uuid.uuid4()))["pushEndpoint"]
     subscription = {"endpoint": endpoint, "keys": {"auth": "a", "p256dh": "p"}}
-    with httpx.Client(base_url=twin.page_url, trust_env=False) as page:
+    with plain_client(twin.page_url) as page:
         for mail in ("user1@example.com", "test@4d.com"):
             made = page.post("/api/browsers", json={"mail": mail, "subscription": subscription})
             assert made.status_code == 201
@@ -258,7 +259,7 @@ def test_what_a_real_browser_shows_is_a_card(twin: RunningTwin) -> None:
 
 def test_the_page_serves_what_a_real_browser_needs(twin: RunningTwin) -> None:
     """The page and its worker are static files; without a key of the app there is none to serve."""
-    with httpx.Client(base_url=twin.page_url, trust_env=False) as page:
+    with plain_client(twin.page_url) as page:
         for name in ("browser.html", "browser.js", "browser-worker.js", "browser.css"):
             assert page.get(f"/static/{name}").status_code == 200
         assert page.get("/api/web-push-key").status_code == 404
