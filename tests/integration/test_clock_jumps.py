@@ -2,12 +2,10 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.delivery.policy.circuit import CircuitScope, CircuitStop
 from handbell.delivery.queue.clock_jumps import JUMP_SECONDS, ClockJumps
@@ -18,13 +16,6 @@ from handbell.settings import DATABASE_FILE
 HOUR = 3600.0
 JUMPS = [-24 * HOUR, -HOUR, -JUMP_SECONDS - 0.5, JUMP_SECONDS + 0.5, HOUR]
 MAIL = "user0@example.com"
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 def watch(scene: Scene) -> ClockJumps:

@@ -2,25 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from sqlalchemy import event
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell._thread_pool import in_thread
 
 MANY = 200
 MAIL = "user0@example.com"
 HOUR = 3600
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 def test_those_who_wait_share_their_questions(scene: Scene) -> None:

@@ -3,15 +3,14 @@
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
 from sqlalchemy import event
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -21,13 +20,6 @@ from handbell.errors import HandbellError, IdempotencyError, PayloadTooLargeErro
 from handbell.system import System
 
 MAIL = "user0@example.com"
-
-
-@pytest.fixture
-def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path, database_url) as scene:
-        yield scene
 
 
 def test_many_sends_are_stored_in_one_transaction_and_all_arrive(scene: Scene) -> None:

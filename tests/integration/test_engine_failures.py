@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import event, text
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell._thread_pool import ThreadPool
 from handbell.apps.app import App
@@ -33,13 +32,6 @@ from handbell.system import System
 
 EVERYBODY = {"everybody": True}
 GATEWAY_MISTAKE = "RuntimeError in handbell/delivery/send/sender.py"
-
-
-@pytest.fixture
-def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path, database_url) as scene:
-        yield scene
 
 
 class Broken:

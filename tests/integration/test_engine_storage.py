@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.pool import Pool
-from tests.scene import Scene, clocked, open_scene
+from tests.scene import Scene, clocked
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
@@ -39,13 +38,6 @@ from handbell.system import System
 
 MAIL = "user0@example.com"
 EVERYBODY = {"everybody": True}
-
-
-@pytest.fixture
-def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path, database_url) as scene:
-        yield scene
 
 
 # The same key

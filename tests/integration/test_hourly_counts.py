@@ -1,25 +1,16 @@
 """What the chart counts is what the ledger says, hour by hour."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.reported import report
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.delivery.record.hourly_counts import HOUR, HourCount
 from handbell.delivery.record.outcome_batch import Batch, Ending
 from handbell.delivery.response import Response
 
 pytestmark = pytest.mark.databases
-
-
-@pytest.fixture
-def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
-    """Give a system with an app, its key and a twin, all by one clock."""
-    with open_scene(tmp_path, database_url) as scene:
-        yield scene
 
 
 def _send(scene: Scene, to: object) -> Response:

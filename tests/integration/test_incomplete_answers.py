@@ -1,12 +1,11 @@
 """An answer that broke off is no verdict: nothing follows from it but another try."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.delivery.events import Event, VerdictLost
 from handbell.gateways.gateway import Gateway, Push, Report
@@ -47,13 +46,6 @@ class Rigged(System):
     def find_gateway(self, *_way: Any, **_besides: Any) -> Gateway:
         """Return the test's gateway for every way."""
         return self.gateway
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 410, 413, 429])

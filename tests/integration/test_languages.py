@@ -2,12 +2,11 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import EVERYBODY, Recipients
@@ -26,13 +25,6 @@ TOLD = {
     "user1@example.com": "你好",
     "user2@example.com": "Hello",
 }
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 def _phones(scene: Scene) -> list[Phone]:

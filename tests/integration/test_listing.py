@@ -1,22 +1,13 @@
 """Lists of notifications and deliveries: filters, and pages that end."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.delivery.ledger.listing import DeliverySearch, NotificationSearch, NotificationStatus
 
 pytestmark = pytest.mark.databases
-
-
-@pytest.fixture
-def scene(tmp_path: Path, database_url: str) -> Iterator[Scene]:
-    """Give a system with an app, its key and a twin, all by one clock."""
-    with open_scene(tmp_path, database_url) as scene:
-        yield scene
 
 
 def _send(scene: Scene, *sends: tuple[object, dict[str, str]]) -> list[str]:

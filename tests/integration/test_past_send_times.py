@@ -1,14 +1,12 @@
 """A time in the past is refused by the one place that every way in leads through."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.creation.recipients import EVERYBODY, Recipients
 from handbell.delivery.engine import Options
@@ -16,13 +14,6 @@ from handbell.errors import NotificationError
 
 MAIL, OTHER = "user0@example.com", "user1@example.com"
 HOUR = 3600
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app and a twin."""
-    with open_scene(tmp_path) as opened:
-        yield opened
 
 
 def test_a_repeat_gets_its_first_answer_after_its_time_has_come(scene: Scene) -> None:

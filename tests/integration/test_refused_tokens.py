@@ -1,12 +1,10 @@
 """Refused tokens: one person stops nobody, a wrong set-up throws nothing away and is noticed."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.apps.app import App
 from handbell.creation.notification import Notification
@@ -17,13 +15,6 @@ from handbell.delivery.policy.circuit import SEVERAL_PERSONS, CircuitStop
 ALWAYS = 1_000_000
 MALLORY = "mallory@example.com"
 EVERYBODY = {"everybody": True}
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 def _stops(scene: Scene) -> tuple[CircuitStop, ...]:

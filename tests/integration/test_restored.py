@@ -4,23 +4,14 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.delivery.queue.restored import mark_restored
 from handbell.storage.database import Database
 
 _BACK_UP = "import sqlite3, sys; a, b = map(sqlite3.connect, sys.argv[1:]); a.backup(b); b.close();"
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 def test_what_was_sent_since_the_backup_comes_again_and_is_shown_once(scene: Scene) -> None:

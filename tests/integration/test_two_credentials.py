@@ -1,24 +1,15 @@
 """An app with two credentials of which one is refused: it is named, and the other one is used."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.conftest import Stage
-from tests.scene import Scene, open_scene
+from tests.scene import Scene
 
 from handbell.apps.sample_keys import make_key
 from handbell.delivery.events import CircuitOpened, Event
 from handbell.delivery.policy.circuit import CircuitStop
 from handbell.services.apns.credential import AuthKey
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Give a system with an app, its key, and a twin that knows the key."""
-    with open_scene(tmp_path) as scene:
-        yield scene
 
 
 def _add_unknown_key(scene: Scene, environment: str | None = None) -> AuthKey:
