@@ -73,12 +73,6 @@ class GatewayPool:
                 )
             return known
 
-    def apns(self, credential: AuthKey | Certificate, environment: str) -> ApnsGateway:
-        """Return the gateway of a credential for APNs."""
-        found = self.gateway(credential, environment)
-        assert isinstance(found, ApnsGateway)  # noqa: S101 - as its credential says
-        return found
-
     def _places(self, credential: Credential, environment: str) -> tuple[object, ...]:
         """Return where a gateway leads: another one is needed where that has changed."""
         match credential:

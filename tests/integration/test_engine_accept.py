@@ -170,7 +170,7 @@ def test_threads_that_ask_at_once_share_one_gateway(scene: Scene) -> None:
 
             def ask(system: System = system, start: Barrier = start) -> int:
                 start.wait()
-                return id(system.gateways.apns(credential, "production"))
+                return id(system.gateways.gateway(credential, "production"))
 
             with ThreadPoolExecutor(8) as threads:
                 found = [threads.submit(ask) for _ in range(8)]
