@@ -34,7 +34,7 @@ from handbell.delivery.accept.prepare import URGENCIES
 from handbell.delivery.deliveries import PAGE, LedgerDeliveries
 from handbell.delivery.delivery import STATES
 from handbell.diagnostic import NOTES
-from handbell.gateways.apns.compose import LIVE_ACTIVITY_EVENTS
+from handbell.gateways.apns.push_type import LIVE_ACTIVITY_EVENTS
 from handbell.registry.listing import STATUSES
 from handbell.registry.session import PLATFORMS
 from handbell.services.apns.protocol import INTERRUPTION_LEVELS, PUSH_TYPES
