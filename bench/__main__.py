@@ -75,8 +75,10 @@ def main() -> int:
     for failure in failures:
         console.print(f"Not measured: {failure}", markup=False)
     remarks = _remarks([*left_out, *(f"Not measured: {failure}" for failure in failures)])
+    former = asked.output.read_text() if asked.only and asked.output.exists() else ""
+    run = f"{datetime.now(UTC).date().isoformat()}, {_command(asked)}"
     asked.output.write_text(
-        report.document(tables, [*machine.facts(tools), ("command", _command(asked))], remarks)
+        report.document(tables, machine.facts(tools), remarks, run=run, former=former)
     )
     console.print(f"Written to {asked.output}", markup=False)
     try:
@@ -154,10 +156,10 @@ def _command(asked: argparse.Namespace) -> str:
 
 
 def _remarks(left_out: list[str]) -> str:
-    date = datetime.now(UTC).date().isoformat()
     first = (
-        f"Written by `make bench` on {date}. Sink and clients share one machine, so figures of two "
-        "machines, or of two runs, are not comparable; ratios within one run are."
+        "Sink and clients share one machine, so figures of two machines, or of two runs, are not "
+        "comparable; ratios within one table are. Below each table stands its run; the machine is "
+        "that of the last one."
     )
     return "\n\n".join([first, *(f"{line}." for line in left_out)])
 
@@ -166,7 +168,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the large broadcasts")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each program")
-    parser.add_argument("--only", nargs="+", default=[], help="these parts alone", choices=PARTS)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        help="these parts alone; the other tables stay",
+        choices=PARTS,
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
     return parser.parse_args()
 

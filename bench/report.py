@@ -362,11 +362,29 @@ def _shares(fleet: Fleet) -> tuple[str, str, str]:
     return worker, database, broker
 
 
-def document(tables: Sequence[Table], facts: Sequence[tuple[str, str]], remarks: str) -> str:
-    """Return RESULTS.md."""
+def document(
+    tables: Sequence[Table],
+    facts: Sequence[tuple[str, str]],
+    remarks: str,
+    *,
+    run: str,
+    former: str = "",
+) -> str:
+    """Return RESULTS.md: the tables of a ``run``, and those of the ``former`` ones it leaves.
+
+    Below each table stands which run it is of.
+    """
     lines = [f"- {name}: {value}" for name, value in facts]
     head = ["# Results of the bench", "", remarks, "", *lines, ""]
-    return "\n".join([*head, *(table.markdown() for table in tables)])
+    parts = _parts(former)
+    parts.update({table.title: f"{table.markdown()}\nRun: {run}.\n" for table in tables})
+    return "\n".join([*head, *parts.values()])
+
+
+def _parts(results: str) -> dict[str, str]:
+    """Return the tables of a RESULTS.md with what stands below each, by their titles."""
+    _, *parts = results.split("\n## ")
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
 
 
 _SERVER_NOTE: Final = (

@@ -7,7 +7,8 @@ import pytest
 from bench import plot
 from bench.figures import figure, percentile, ratio
 from bench.job import Job, Result
-from bench.report import Table, throughput
+from bench.report import Table, document, fleets, throughput
+from bench.scaling import Fleet
 
 GO, AIOAPNS = "Go, sideshow/apns2", "Python, aioapns"
 
@@ -18,6 +19,19 @@ def rounds(*seconds: float) -> list[Result]:
         Result(accepted=990, refused=10, seconds=each, cpu_seconds=0.02, sink_cpu=each / 4)
         for each in seconds
     ]
+
+
+def fleet(workers: int, rate: int) -> Fleet:
+    """Return what so many workers came to in a second."""
+    return Fleet(
+        name=f"fleet{workers}",
+        workers=workers,
+        pushes=rate,
+        seconds=1.0,
+        worker_cpu=0.01,
+        database_cpu=0.01,
+        broker_cpu=0.01,
+    )
 
 
 def test_a_figure_is_the_median_of_its_rounds() -> None:
@@ -91,6 +105,35 @@ def test_the_plot_shows_each_ratio_of_the_results() -> None:
     assert len(bars) == 3
     assert [round(one / bars[0], 2) for one in bars] == [1, 0.5, 0.12]
     assert "Handbell &amp; engine" in plot.draw(results)
+
+
+def test_the_plot_shows_a_fleet_beside_one_worker() -> None:
+    """Four workers that send 3.6 times as much have a bar 3.6 times as long."""
+    results = throughput([figure(GO, rounds(1.0))]).markdown()
+    results += "\n" + fleets([fleet(1, 1000), fleet(4, 3600)]).markdown()
+    *_, one, four = ET.fromstring(plot.draw(results)).iter("{http://www.w3.org/2000/svg}rect")  # noqa: S314 - our own
+    assert float(four.attrib["width"]) / float(one.attrib["width"]) == pytest.approx(3.6, abs=0.01)
+
+
+def test_a_run_of_some_parts_leaves_the_other_tables() -> None:
+    """A table is exchanged in its place, a new one follows; below each stands its run."""
+    first, second = Table("One", ("", "n"), [("a", "1")]), Table("Two", ("", "n"), [("b", "2")])
+    former = document([first, second], [("cores", "2")], "Remarks.", run="day 1")
+    anew = Table("One", ("", "n"), [("a", "3")])
+    third = Table("Three", ("", "n"), [("c", "4")])
+    results = document([anew, third], [("cores", "4")], "Remarks.", run="day 2", former=former)
+    assert [line for line in results.splitlines() if line[:1] in {"#", "-"} or "Run" in line] == [
+        "# Results of the bench",
+        "- cores: 4",
+        "## One",
+        "Run: day 2.",
+        "## Two",
+        "Run: day 1.",
+        "## Three",
+        "Run: day 2.",
+    ]
+    assert "| a | 3 |" in results
+    assert "| a | 1 |" not in results
 
 
 def test_results_without_a_ratio_are_not_drawn() -> None:
