@@ -28,7 +28,7 @@ REMEMBERED: Final = 1000
 DEVICE_WORDS: Final = {
     "apns": "iPhone",
     "fcm": "Android",
-    FCM_APPLE: "iPhone by FCM",
+    FCM_APPLE: "FCM iPhone",
     "webpush": "Browser",
 }
 """What the preview of each form is of."""
