@@ -11,6 +11,7 @@ from bench.postgresql import PostgresServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Boolean, LargeBinary, Text, func, insert, select, text
+from sqlalchemy.engine import make_url
 from tests.postgresql import start_postgresql
 
 from handbell.errors import (
@@ -200,6 +201,32 @@ def test_what_a_server_refuses_is_told_in_words(postgresql: PostgresServer) -> N
             connection.execute(insert(tallies).values(app="a", hour=1))
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    postgresql: PostgresServer, encoding: str
+) -> None:
+    """Before anything is made in it, with the words by which to make another one."""
+    name = f"encoded_{encoding.lower()}"
+    postgresql.execute(
+        f"DROP DATABASE IF EXISTS {name}",
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'",
+    )
+    with pytest.raises(StorageError, match=f"{encoding}.*ENCODING 'UTF8'"):
+        Database.open(postgresql.url(name), migrate=True)
+    postgresql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_that_was_made_read_only_is_not_written(postgresql: PostgresServer) -> None:
+    """Also by a connection that has read before; and what is wrong is told."""
+    with postgresql.database() as url:
+        name = make_url(url).database
+        postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with closing(Database(url)) as opened:
+            opened.revision()
+            with pytest.raises(ReadOnlyError, match="primary"), opened.write() as connection:
+                connection.execute(insert(tallies).values(app="a", hour=1))
+
+
 class _Told(Exception):  # noqa: N818 - it stands for a driver's
     def __init__(self, state: str) -> None:
         super().__init__("as the server says")
@@ -214,6 +241,7 @@ class _Told(Exception):  # noqa: N818 - it stands for a driver's
         ("25006", "read-only", "primary"),
         ("40001", "database-locked", "Try again"),
         ("40P01", "database-locked", "Try again"),
+        ("42P01", "storage-failed", "restored"),
         ("57P01", "database-unavailable", "was lost"),
         ("25P03", "database-unavailable", "was lost"),
         ("57P03", "storage", "Try again"),

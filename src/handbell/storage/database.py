@@ -279,6 +279,8 @@ class Database:
             if before is None and is_sqlite(connection):
                 sqlite.create_schema(connection)
                 return True
+            if before is None:
+                postgresql.check_encoding(connection, self.name)
             steps = [] if is_newest(before) else plan_steps(connection)
             if steps:
                 backup = None if before is None else self.backup_path(before)

@@ -63,6 +63,8 @@ _CONNECT: Final[dict[str, Any]] = {
     "prepare_threshold": None,
     "application_name": "handbell",
     "connect_timeout": 5,
+    # Whatever the database or the environment says: texts are not of one language.
+    "client_encoding": "utf8",
     # A link that is cut without a word is noticed in half a minute, not in two hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -175,6 +177,16 @@ def driver_errors() -> tuple[type[Exception], ...]:
     return () if driver is None else (driver.Error,)
 
 
+def check_encoding(connection: Connection, name: str) -> None:
+    """Raise StorageError for a database that cannot hold every text."""
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise StorageError(
+            f"The database {name} is encoded in {encoding}, which does not hold every text",
+            fix="Create it with ENCODING 'UTF8' TEMPLATE template0",
+        )
+
+
 def wait_for_turn(connection: Connection, name: str) -> None:
     """Wait until no other transaction has the turn of this name, and take it to the end of ours."""
     number = zlib.crc32(name.encode()) - (1 << 31)
@@ -194,8 +206,11 @@ class _Watch:
     def __init__(self) -> None:
         self._lost_at = 0.0
 
-    def note_use(self, _connection: object, record: Any) -> None:
+    def note_use(self, connection: Any, record: Any) -> None:
         record.info["used_at"] = time.monotonic()
+        if connection is not None and not connection.closed:
+            # SQLAlchemy leaves False after a snapshot, and would write where the server says no.
+            connection.read_only = None
 
     def note_loss(self, *_told: object) -> None:
         self._lost_at = time.monotonic()
@@ -272,6 +287,12 @@ _FAILURES: Final[tuple[tuple[tuple[str, ...] | str, type[StorageError], str, str
         ReadOnlyError,
         "The database {name} may not be written by this user: {error}",
         "Let this user own the database, or grant it all rights on its tables",
+    ),
+    (
+        ("42P01",),
+        StorageError,
+        "The database {name} does not hold Handbell's tables: {error}",
+        "Check that HANDBELL_DATABASE_URL names the right database, and that it was restored",
     ),
     (
         ("40", "55P03"),

@@ -18,8 +18,8 @@ from handbell.errors import (
 
 from . import postgresql, sqlite
 
-_MAY_NOT: Final = "42501"
-"""PostgreSQL's state for a right that is missing, which somebody may give."""
+_MAY_CHANGE: Final = frozenset({"42501", "42P01"})
+"""PostgreSQL's states for a right, or a table, that is missing, which somebody may give."""
 
 
 class Translator:
@@ -95,4 +95,4 @@ def _is_misunderstood(error: BaseException | None) -> bool:
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     is_wrong = bool(names & {"ProgrammingError", "NotSupportedError"})
-    return is_wrong and getattr(error, "sqlstate", None) != _MAY_NOT
+    return is_wrong and getattr(error, "sqlstate", None) not in _MAY_CHANGE

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import delete, insert, select
 
 from handbell._chunks import chunks
+from handbell._failures import log_failure
 from handbell._thread_pool import ThreadPool
 from handbell.storage.database import Database
 from handbell.storage.group_commit import GroupCommit
@@ -215,8 +216,8 @@ class RevocationListener:
     async def _look(self) -> None:
         try:
             found = await self._storage_retry.call(self._store.of, self._worker())
-        except Exception:  # noqa: BLE001 - others wait for the answer to the next one
-            _log.exception("Revocation check failed; retrying")
+        except Exception as error:  # noqa: BLE001 - others wait for the answer to the next one
+            log_failure(_log, error, "Revocation check failed; retrying")
             return
         for revocation in found:
             if revocation.id not in self._tasks:
@@ -227,7 +228,7 @@ class RevocationListener:
         try:
             await self._release(revocation.sessions)
             await self._storage_retry.call(self._store.confirm, [revocation.id])
-        except Exception:  # noqa: BLE001 - it is tried again
-            _log.exception("Could not apply revocation; retrying")
+        except Exception as error:  # noqa: BLE001 - it is tried again
+            log_failure(_log, error, "Could not apply revocation; retrying")
         finally:
             del self._tasks[revocation.id]

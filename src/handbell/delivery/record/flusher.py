@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from handbell._failures import log_failure
 from handbell.delivery.events import Hooks
 from handbell.delivery.queue.poller import Poller
 from handbell.delivery.queue.work_queue import WorkQueue
@@ -109,13 +110,13 @@ class Flusher:
         kept: set[int] = set()
         try:
             return await self._storage_retry.call(self._recorder.record, batch)
-        except Exception:  # noqa: BLE001 - one thing must not take the others with it
-            _log.exception("Could not record outcome batch; retrying row by row")
+        except Exception as error:  # noqa: BLE001 - one thing must not take the others with it
+            log_failure(_log, error, "Could not record outcome batch; retrying row by row")
         for part in batch.parts():
             try:
                 kept |= await self._storage_retry.call(self._recorder.record, part)
             except Exception as error:  # noqa: BLE001 - the same
-                _log.exception("Could not record outcome; left out: %s", part)
+                log_failure(_log, error, "Could not record outcome; left out: %s", part)
                 await self._bury(part.endings, error)
         return kept
 
@@ -126,8 +127,8 @@ class Flusher:
                 at = int(self._now() * 1000)
                 dead = Batch(endings=[unwritable_ending(one, error, at) for one in endings])
                 await self._storage_retry.call(self._recorder.record, dead)
-        except Exception:  # noqa: BLE001 - they are released when the worker stops
-            _log.exception("Could not record dead letters: %s", endings)
+        except Exception as failed:  # noqa: BLE001 - they are released when the worker stops
+            log_failure(_log, failed, "Could not record dead letters: %s", endings)
 
     def close(self) -> None:
         """Stop writing: current and later waiters get StoppedError."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
+from handbell._failures import log_failure
 from handbell.delivery.events import (
     CircuitClosed,
     CircuitOpened,
@@ -320,8 +321,8 @@ class Judge:
         known: dict[int, tuple[int, bool]] = {}
         try:
             known = await users_of([number for number in numbers if session_id(number) is not None])
-        except Exception:  # noqa: BLE001 - nothing may be left without an end
-            _log.exception("Could not read owners of refused tokens; none is judged")
+        except Exception as error:  # noqa: BLE001 - nothing may be left without an end
+            log_failure(_log, error, "Could not read owners of refused tokens; none is judged")
             for item in verdicts:
                 self._actions.settle(_unjudged(item))
             return

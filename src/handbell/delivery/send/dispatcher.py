@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from handbell._failures import log_failure
 from handbell.delivery.policy.app_rules import AppRules
 from handbell.delivery.policy.probe import Probe
 from handbell.delivery.policy.ramp_up import RampUps
@@ -83,8 +84,8 @@ class Dispatcher:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("Send task failed", exc_info=task.exception())
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log_failure(_log, error, "Send task failed")
 
     def begin_items(
         self, composed: Sequence[Composed], items: Sequence[Item], snapshot: SessionSnapshot

@@ -14,6 +14,7 @@ from random import Random
 from time import monotonic, time
 from typing import Any, Final
 
+from handbell._failures import log_failure
 from handbell._thread_pool import ThreadPool
 from handbell.delivery.events import CircuitClosed, Hooks, ServiceUp
 from handbell.delivery.ledger.store import Ledger
@@ -301,8 +302,8 @@ class Worker:
             return
         try:
             await self._heartbeat.end()
-        except Exception:  # noqa: BLE001 - others take over what it held
-            _log.exception("Could not release work on stop")
+        except Exception as error:  # noqa: BLE001 - others take over what it held
+            log_failure(_log, error, "Could not release work on stop")
 
     async def put(self, notifications: Collection[int]) -> None:
         """Let this worker, or another one, take work that was just stored."""
@@ -395,8 +396,8 @@ class Worker:
                 what = "Broker" if isinstance(error, QueueUnavailableError) else "Database"
                 _log.warning("%s unavailable: %s", what, error)
                 await asyncio.sleep(self.storage_retry.pause)
-            except Exception:  # noqa: BLE001 - one turn must not end the worker
-                _log.exception("Worker iteration failed; continuing")
+            except Exception as error:  # noqa: BLE001 - one turn must not end the worker
+                log_failure(_log, error, "Worker iteration failed; continuing")
                 await asyncio.sleep(self.storage_retry.pause)
             else:
                 if not took:
@@ -487,8 +488,8 @@ class Worker:
                 self._dispatcher.begin_elsewhere()
                 await self._flusher.flush(self._broadcaster.note_progress)
                 await self._cap_gate.release(self.app_states.all())
-            except Exception:  # noqa: BLE001 - one batch must not end the writing
-                _log.exception("Flush of outcomes failed; continuing")
+            except Exception as error:  # noqa: BLE001 - one batch must not end the writing
+                log_failure(_log, error, "Flush of outcomes failed; continuing")
             if self._full or self._broadcaster.notifications:
                 self._wake.set()
 
