@@ -23,6 +23,7 @@ BASE = {
     "_paths",
     "_back_off",
     "_chunks",
+    "_failures",
     "_proxy",
     "_retry_after",
     "_base64url",
