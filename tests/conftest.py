@@ -37,13 +37,17 @@ def pytest_configure() -> None:
     """Let processes under test hear Ctrl-C, also in a run that a shell script put behind it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the garbage collector what is collected: ten thousand tests live to the end."""
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Spare the garbage collector what was collected: ten thousand tests live to the end."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass(frozen=True)
