@@ -44,6 +44,7 @@ SOON_SECONDS: Final = 60.0
 
 _THREADS: Final = 4
 _MOST_PULLED: Final = 100
+_MOST_UNREAD: Final = 20
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class NatsWorkQueue:
         self._of: dict[Key, _Lot] = {}
         self._shards: dict[int, _Lot] = {}
         self._empty_until: dict[tuple[Kind, int], float] = {}
+        self._unread: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
         broker.on_work(self._empty_until.clear)
 
@@ -302,8 +304,10 @@ class NatsWorkQueue:
         try:
             work = WorkMessage.receive(message.data, message.subject, self._broker.prefix)
         except LaterVersionError as error:
-            _log.warning("Message of the broker not read, and left to other versions: %s", error)
-            await self._broker.give_back(message, SOON_SECONDS)
+            if str(error) not in self._unread and len(self._unread) < _MOST_UNREAD:
+                self._unread.add(str(error))
+                _log.warning("Messages of the broker are left to other versions: %s", error)
+            await self._broker.give_back(message, _pause_after(message.metadata.num_delivered))
             return None
         except ValueError as error:
             _log.warning("Message of the broker dropped: subject=%s: %s", message.subject, error)
@@ -366,6 +370,11 @@ class NatsWorkQueue:
                 _log.warning("Queue unavailable: %s", error)
             except Exception:  # noqa: BLE001 - one turn must not end the watch
                 _log.exception("Could not publish due work; continuing")
+
+
+def _pause_after(times: int) -> float:
+    """Return for how long a message that cannot be read is left to others, at its nth time."""
+    return min(SOON_SECONDS, ASIDE_SECONDS * 2.0 ** min(times - 1, 10))
 
 
 def nats_work_queue(
