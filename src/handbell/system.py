@@ -25,6 +25,7 @@ from handbell.delivery.queue.nodes import NodeKind, Presence
 from handbell.delivery.queue.signal_listener import SignalListener
 from handbell.delivery.queue.sql_work_queue import SqlWorkQueue
 from handbell.delivery.queue.work_queue import WorkQueue
+from handbell.delivery.send.graceful_shutdown import HAND_BACK_SECONDS
 from handbell.delivery.send.worker import Worker
 from handbell.delivery.webhooks.safe_http import OutboundOptions
 from handbell.delivery.webhooks.sender import WebhookSender
@@ -54,6 +55,7 @@ class System(Stores):
     """
 
     _node_kind: NodeKind = "worker"
+    _is_node = False
     _figures: Callable[[], Mapping[str, float]] = staticmethod(dict)
 
     @cached_property
@@ -119,11 +121,13 @@ class System(Stores):
     def run_as(self, kind: NodeKind) -> None:
         """Be a node of a kind, which counts what it does; call it before anything is sent.
 
-        A program that sends by the library is a worker, and not slowed down by counting.
+        It stops within seconds, and leaves to others what is not on the wire by then. A program
+        that sends by the library is a worker, not slowed down by counting, and sends all of it.
         """
         recent = Recent(self.clock)
         self.hooks.add(recent)
         self._node_kind, self._figures = kind, recent.figures
+        self._is_node = True
 
     @cached_property
     def signals(self) -> SignalListener:
@@ -193,6 +197,7 @@ class System(Stores):
             answer_seconds=self.settings.connect_timeout
             + self.settings.request_timeout
             + ANSWER_MARGIN_SECONDS,
+            hand_back_seconds=HAND_BACK_SECONDS if self._is_node else None,
             now=self.now,
             clock=self.clock,
         )

@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.scripted import EVERYBODY, OUTCOMES, Failing, Play, open_play
+from tests.scripted import EVERYBODY, OUTCOMES, Failing, Play, ScriptedGateway, open_play
 
 from handbell.creation.notification import Notification
 from handbell.creation.recipients import Recipients
 from handbell.delivery.send.worker import Worker
 from handbell.errors import StoppedError
+from handbell.gateways.gateway import Push
+from handbell.gateways.outcomes import Withdrawn
 
 MAIL = "user0@example.com"
 
@@ -48,6 +50,62 @@ def test_a_stop_does_not_wait_for_a_silent_gateway(
         assert first.keys() == play.gateway.pushed.keys()
         assert sum(play.gateway.pushed.values()) == 2 * total - answered
         await play.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("is_node", "is_broadcast"),
+    [(True, True), (True, False), (False, True)],
+    ids=["a node's broadcast", "a node's sends", "a program's broadcast"],
+)
+def test_what_is_not_on_the_wire_is_handed_back_by_a_node(
+    play: Play, *, is_node: bool, is_broadcast: bool
+) -> None:
+    """It waits for the one push that has gone out, and others send the rest, each person once.
+
+    A program that sends by the library may be alone: it sends all of it.
+    """
+
+    class Slow(ScriptedGateway):
+        """Has one push on the wire until the test answers, and gives back the others."""
+
+        is_asked = False
+
+        def withdraw(self, is_meant: Callable[[Push], bool]) -> None:
+            self.is_asked = True
+            for call in self.calls:
+                for push in [push for push in call.pushes[1:] if is_meant(push)]:
+                    call.pushes.remove(push)
+                    call.report(push, Withdrawn())
+
+    async def scenario() -> None:
+        if is_node:
+            play.system.run_as("worker")
+        gateway = play.gateway = play.system.gateway = Slow()
+        worker = play.engine.worker
+        assert (worker.hand_back_seconds is not None) == is_node
+        if is_node:
+            worker.hand_back_seconds = 0.05
+        await play.start()
+        acceptance = await play.accept(EVERYBODY if is_broadcast else play.mails)
+        await play.until(lambda: gateway.calls)
+        (call,) = gateway.calls
+        total = len(call.all)
+        stopping = asyncio.create_task(play.stop())
+        if is_node:
+            await play.until(lambda: gateway.is_asked)
+        call.answer(total, None)
+        async with asyncio.timeout(10):
+            await stopping
+        assert play.states(acceptance)["sent"] == (1 if is_node else total)
+        play.again()
+        gateway.answers = "accepted"
+        await play.start()
+        await play.until(lambda: play.states(acceptance) == {"sent": total})
+        await play.stop()
+        assert gateway.pushed[call.all[0].id] == 1
+        assert sum(gateway.pushed.values()) == (2 * total - 1 if is_node else total)
 
     asyncio.run(scenario())
 

@@ -15,6 +15,9 @@ from .dispatcher import Dispatcher
 ANSWER_SECONDS: Final = 60.0
 """Default seconds for which a shutdown waits for the answers of push services."""
 
+HAND_BACK_SECONDS: Final = 2.0
+"""After how long a node that stops hands back what is not on the wire, for others to send."""
+
 _CANCEL_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
@@ -45,12 +48,16 @@ class GracefulShutdown:
         *,
         answer_seconds: float,
         within: float | None,
+        hand_back_seconds: float | None,
+        hand_back: Callable[[], None],
     ) -> bool:
         """Wait for pushes in flight, then drop the rest; return whether every outcome is written.
 
         ``taking`` ends by itself, ``others`` are cancelled at the end. Waits ``answer_seconds`` for
         answers (``within`` if that is less), then for an unavailable database as long as the
-        storage retry does. Callers that wait for the worker get StoppedError.
+        storage retry does. ``hand_back`` drops what is not on the wire; it is called where not
+        everything is over after ``hand_back_seconds``, and not where that is None. Callers that
+        wait for the worker get StoppedError.
         """
         began = asyncio.get_running_loop().time()
         most = answer_seconds if within is None else min(within, answer_seconds)
@@ -63,6 +70,10 @@ class GracefulShutdown:
             return taking.done() and not (self._dispatcher.tasks or self._in_flight.load.all)
 
         try:
+            if hand_back_seconds is not None:
+                soon = began + min(most, hand_back_seconds)
+                if not await self._come_to_be(is_finished, began, soon):
+                    hand_back()
             if not await self._come_to_be(is_finished, began, began + most):
                 tell(
                     logging.WARNING, "Stopping with %d pushes unanswered", self._in_flight.load.out

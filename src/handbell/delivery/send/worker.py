@@ -74,7 +74,9 @@ class Worker:
     ``find_gateway``, ``drop_gateway`` and ``load`` come from the system. Run it with :meth:`start`
     and :meth:`stop` in one event loop, once. ``on_beat`` is called at each heartbeat, ``on_place``
     with the worker's place among all. ``in_flight`` is what is on its way, ``app_states`` say how
-    much that may be. ``answer_seconds`` is how long a stop waits for push services.
+    much that may be. ``answer_seconds`` is how long a stop waits for push services,
+    ``hand_back_seconds`` after how long it leaves to others what is not on the wire; None is for
+    who may be alone, and sends all of it.
     Raises nothing: failures are recorded, emitted as events, or retried.
     """
 
@@ -99,6 +101,7 @@ class Worker:
         load: LoadComposed,
         hooks: Hooks | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        hand_back_seconds: float | None = None,
         now: Callable[[], float] = time,
         clock: Callable[[], float] = monotonic,
         rng: Random | None = None,
@@ -234,6 +237,7 @@ class Worker:
         self._seek_at = 0.0
         self._probes_sought: dict[CircuitScope, tuple[float, float]] = {}
         self.answer_seconds = answer_seconds
+        self.hand_back_seconds = hand_back_seconds
         self._is_stopping = False
         self._is_taking = False
         self._turn = 0
@@ -296,7 +300,12 @@ class Worker:
             # Whoever ends an event loop cancels what runs in it before it asks for a stop.
             writing = asyncio.create_task(self._write_down())
         is_written = await self._shutdown.finish(
-            taking, [writing, *others], answer_seconds=self.answer_seconds, within=within
+            taking,
+            [writing, *others],
+            answer_seconds=self.answer_seconds,
+            within=within,
+            hand_back_seconds=self.hand_back_seconds,
+            hand_back=self._lose,
         )
         if not is_written:
             return
