@@ -90,13 +90,14 @@ class Fleet:
         )
         return deliveries, shards, workers
 
-    def kill_all(self) -> None:
-        """Kill what still runs."""
+    def end(self) -> None:
+        """End what still runs, the processes of its own too."""
         for client in self._clients:
             client.close()
         for process in self._processes.values():
-            process.kill()
-            process.wait()
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes.values():
+            process.wait(_STOP_SECONDS)
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def run_fleet(folder: Path, *, sessions: int, has_broker: bool) -> Iterator[Flee
             engine = broker.url("fleet")
         twin = stack.enter_context(start_twin(folder / "twin"))
         fleet = Fleet(folder, Ground(folder, server, twin, sessions=sessions), engine)
-        stack.callback(fleet.kill_all)
+        stack.callback(fleet.end)
         yield fleet
 
 
