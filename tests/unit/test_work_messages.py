@@ -137,7 +137,6 @@ def test_an_address_is_read(text: str, servers: tuple[str, ...], prefix: str) ->
         "two names",
         "space",
         "dot",
-        "two schemes",
         "two users",
         "query",
     ],
