@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ pytestmark = [
     pytest.mark.skipif(
         CHROMIUM is None, reason="chromium is missing: install Debian's package 'chromium'"
     ),
+    # Each step has its own limit: a test that is broken off from outside leaves its browser behind.
+    pytest.mark.timeout(240),
 ]
 
 CLIENT = Path(__file__).parents[3] / "clients" / "web"
@@ -109,6 +112,9 @@ def page(scene: Scene) -> Iterator[Page]:
         browser.close()
 
 
+_LONGEST_WAIT = 45.0
+
+
 class Pushes:
     """The push events of a page's worker.
 
@@ -132,7 +138,9 @@ class Pushes:
     def wait_for_one(self) -> None:
         """Return when one more event has ended."""
         self._waited += 1
+        until = time.monotonic() + _LONGEST_WAIT
         while sum("ompleted" in name for name in self._names) < self._waited:
+            assert time.monotonic() < until, f"no further push event has ended: {self._names}"
             self._page.wait_for_timeout(20)
 
     def deliver(self, address: str, payload: str) -> None:
